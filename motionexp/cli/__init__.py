@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,7 @@ from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import version
 from motionexp.jobs.ends import EXPECTED, explained
+from motionexp.jobs.engine_basic import in_this_process
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -53,9 +54,9 @@ from motionexp.jobs.failures import (
     stops_all,
 )
 from motionexp.jobs.kept import drop_kept, keeping
-from motionexp.jobs.launch import begin_sweep, launch
+from motionexp.jobs.launch import launch
 from motionexp.jobs.pages.report.command import report_jobs
-from motionexp.jobs.sweep_folder import VARIABLE, in_task
+from motionexp.jobs.sweep_folder import in_task
 from motionexp.jobs.sweep_table import print_experiment, print_sweep
 from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
@@ -65,6 +66,8 @@ from motionexp.results.formats import printable
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
 # The jobs of the sweep that runs, and the names of its swept settings; none before they were checked.
 SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
+# What ends with the sweep that this process runs.
+IN_SWEEP: ContextVar[ExitStack] = ContextVar("IN_SWEEP")
 # What failed in the sweep that runs, or in the experiment.
 FAILED: ContextVar[list[Failure]] = ContextVar("FAILED")
 # What was typed.
@@ -189,7 +192,7 @@ def _launch_sweep(words: list[str], launcher: Launcher) -> None:
     is_dry = any(cfg.dry_run for cfg in settings)
     failed = launch(sweep_jobs([words], settings), launcher, COMMAND.get(), run_commands, dry=is_dry)
     if is_dry:
-        _run_hydra(["-m", *overrides])
+        _print_sweep_cost(settings)
         return
     print_sweep(jobs, swept_names(overrides), not failed)
     report_jobs(settings)
@@ -208,7 +211,9 @@ def _run_hydra(arguments: list[str]) -> None:
         FAILED.set([])
     failed_before = len(FAILED.get())
     try:
-        _job()
+        with ExitStack() as stack:
+            IN_SWEEP.set(stack)
+            _job()
         is_done = True
     except (KeyboardInterrupt, Stopped, BrokenPipeError):
         SWEEP.set(([], []))  # the same command makes the table when it is through
@@ -220,13 +225,10 @@ def _run_hydra(arguments: list[str]) -> None:
     finally:
         sys.argv = before
         jobs, swept = SWEEP.get()
-        if not is_part:
+        if not (is_part or any(cfg.dry_run for cfg, _ in jobs)):
+            print_sweep(jobs, swept, is_done)
             if not IN_EXPERIMENT.get():
-                os.environ.pop(VARIABLE, None)
-            if not any(cfg.dry_run for cfg, _ in jobs):
-                print_sweep(jobs, swept, is_done)
-                if not IN_EXPERIMENT.get():
-                    report_jobs([cfg for cfg, _ in jobs])
+                report_jobs([cfg for cfg, _ in jobs])
     _raise_failures()
 
 
@@ -276,12 +278,12 @@ def _run_job(composed: DictConfig) -> None:
         report_jobs([cfg])
 
 
-def _plan_sweep(jobs: Sequence[JobConfig]) -> int:
-    """Print one plan of all jobs of a sweep; returns the exit code."""
+def _print_sweep_cost(jobs: Sequence[JobConfig]) -> None:
+    """Print one plan of all jobs of a sweep. Raises InputError for what this machine lacks."""
     with loading_libraries():
         from motionexp.jobs.sweep_cost import plan_sweep
-    problems = plan_sweep(jobs)
-    return _failed(InputError("\n".join(problems))) if problems else 0
+    if problems := plan_sweep(jobs):
+        raise InputError("\n".join(problems))
 
 
 class SweepCallback(Callback):
@@ -294,15 +296,18 @@ class SweepCallback(Callback):
         overrides = [*(f"{key}={value}" for key, value in params.items()), *typed["task"]]
         try:
             check_source_of_plugins(params.get("plugins"), ())
+            if IN_EXPERIMENT.get() or in_task():  # whose jobs were checked together
+                return
             hidden = [word for word in typed.get("hydra", []) if word.startswith("hydra.searchpath=")]
             jobs = check_sweep(overrides, hidden)
-            if not (IN_EXPERIMENT.get() or in_task()):  # whose jobs were looked at together
-                check_effects(jobs)
-                check_training_versions(cfg for cfg, _ in jobs)
-                SWEEP.set((jobs, swept_names(overrides)))
-                if jobs and all(cfg.dry_run for cfg, _ in jobs):
-                    raise SystemExit(_plan_sweep([cfg for cfg, _ in jobs]))
-                begin_sweep([cfg for cfg, _ in jobs], COMMAND.get())
+            check_effects(jobs)
+            settings = [cfg for cfg, _ in jobs]
+            check_training_versions(settings)
+            SWEEP.set((jobs, swept_names(overrides)))
+            if jobs and all(cfg.dry_run for cfg in settings):
+                _print_sweep_cost(settings)
+                raise SystemExit(0)
+            IN_SWEEP.get().enter_context(_in_this_process(settings))
         except (InputError, OSError) as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
@@ -339,8 +344,7 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
         print(help.wrapped(experiment_text(name, layout, jobs)))
         if launcher is not None:
             launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands, dry=True)
-        if code := _plan_sweep(jobs):
-            raise SystemExit(code)
+        _print_sweep_cost(jobs)
         return
     FAILED.set([])
     if launcher is not None:
@@ -358,16 +362,16 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
     _raise_failures()
 
 
+def _in_this_process(jobs: Sequence[JobConfig]) -> AbstractContextManager[None]:
+    return in_this_process(jobs, COMMAND.get(), lambda: bool(FAILED.get()))
+
+
 def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:
     """Run the sweeps of an experiment one after the other in this process."""
-    is_part = in_task()
     IN_EXPERIMENT.set(True)
     try:
-        if not is_part:
-            begin_sweep(jobs, COMMAND.get())
-        for line in lines:
-            _run_hydra(["-m", *prepared(line)])
+        with nullcontext() if in_task() else _in_this_process(jobs):
+            for line in lines:
+                _run_hydra(["-m", *prepared(line)])
     finally:
         IN_EXPERIMENT.set(False)
-        if not is_part:
-            os.environ.pop(VARIABLE, None)

@@ -25,6 +25,7 @@ from motionexp.config.yaml_file import read_yaml
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
+from motionexp.jobs.results_folder import ResultsFolder
 from motionexp.results.runs import print_runs
 
 WIDTH = 80
@@ -225,10 +226,10 @@ def listed(arguments: Sequence[str]) -> str:
             return "\n".join(lines)
         case ["runs", *overrides]:
             select = selection("list runs", overrides)
-            output = user_path(select.pop("output", "outputs"))
+            results = ResultsFolder(user_path(select.pop("output", "outputs")))
             console = Console()
             with console.capture() as capture:
-                print_runs(console, output, select)
+                print_runs(console, results.output, select, results.cells() if results.is_sweep else None)
             return capture.get().rstrip()
         case ["words", *overrides]:
             _check_listed("words", overrides, ("model",))

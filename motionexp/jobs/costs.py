@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from motionexp.config.sampling import evaluations_of_step
 from motionexp.config.schema import JobConfig, guides, training_seeds, trains
+from motionexp.data.base import References
 from motionexp.data.select import make_reader
 from motionexp.jobs.tasks import Piece, SweepJob
 from motionexp.results.rows import Row
@@ -60,20 +61,25 @@ class Rates:
 def costs_of(jobs: Sequence[SweepJob], rates: Callable[[JobConfig], Rates]) -> Callable[[Piece], float]:
     """The cost of a piece, in seconds where the rates of its model are."""
     of_cell: dict[tuple[int, str], float] = {}
+    readers: dict[str, References] = {}  # one of each suite: a reader may look at all files of a benchmark
 
     def cost(piece: Piece) -> float:
         cfg = jobs[piece.job].cfg
+        suite = repr(cfg.data)
+        if suite not in readers:
+            readers[suite] = make_reader(cfg.data)
         for name in piece.references:
             if (piece.job, name) not in of_cell:
-                of_cell[piece.job, name] = cell_cost(cfg, name, rates(cfg)) * len(training_seeds(cfg))
+                of_one = cell_cost(cfg, name, rates(cfg), readers[suite])
+                of_cell[piece.job, name] = of_one * len(training_seeds(cfg))
         return sum(of_cell[piece.job, name] for name in piece.references)
 
     return cost
 
 
-def cell_cost(cfg: JobConfig, reference: str, rates: Rates) -> float:
+def cell_cost(cfg: JobConfig, reference: str, rates: Rates, reader: References) -> float:
     """The cost of one cell; the base model's, which jobs share, is not counted."""
-    samples = _edits(cfg, reference) * cfg.seeds
+    samples = _edits(cfg, reference, reader) * cfg.seeds
     if cfg.probe is not None:
         return samples * cfg.probe_steps * evaluations_of_step(cfg.guidance_scale) * rates.sampling
     training = cfg.train_steps * cfg.batch_size * rates.training if trains(cfg) else 0.0
@@ -91,11 +97,11 @@ def _guidance_cost(cfg: JobConfig) -> float:
     return share * (1 + BACKWARD * cfg.method.get("optimization_steps", 0))
 
 
-def _edits(cfg: JobConfig, reference: str) -> int:
+def _edits(cfg: JobConfig, reference: str, reader: References) -> int:
     """The number of a reference's edits that a job takes."""
     if cfg.edits is not None:
         return len(cfg.edits)
     if cfg.video is not None or cfg.probe == "linear_probe":
         return 1
-    kinds = [edit.kind for edit in make_reader(cfg.data).describe(reference).edits]
+    kinds = [edit.kind for edit in reader.describe(reference).edits]
     return max(1, sum(cfg.edit_kinds is None or kind in cfg.edit_kinds for kind in kinds))

@@ -62,7 +62,7 @@ def make_workspace(entity: str, project: str) -> Any:
             x="tau",
             y=[f"scores/{name}"],
             title_x="tau",
-            groupby=panels.Config("model"),
+            groupby=panels.Config("curve"),  # see `Logged.curve`: a panel groups by one key
             groupby_aggfunc="mean",
             groupby_rangefunc="stderr",
         )

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from motionexp.config.checks import check_device
 from motionexp.config.launcher import PREFIX, JoblibLauncher
 from motionexp.config.ranks import too_many_devices
 from motionexp.config.schema import JobConfig
@@ -70,8 +71,11 @@ def gpus_for(jobs: Sequence[JobConfig]) -> list[str]:
     """The GPUs of this machine for the processes of a sweep; none where every job computes on the CPU.
 
     Raises:
-        InputError: a job names one GPU, while each process gets one of its own.
+        InputError: a job names one GPU, while each process gets one of its own, or a kind that is not here.
     """
+    for cfg in jobs:
+        if not cfg.dry_run:  # which may be for another machine's GPU
+            check_device(cfg.device)
     if nodes := next((cfg.trainer.num_nodes for cfg in jobs if cfg.trainer.num_nodes > 1), None):
         raise InputError(
             f"trainer.num_nodes={nodes}: only hydra/launcher=submitit_slurm runs on several nodes"
@@ -118,7 +122,8 @@ def run_with_joblib(folder: SweepFolder, tasks: Sequence[Task], engine: JoblibEn
     def run(task: Task) -> None:
         if is_stopping.is_set():
             return
-        work = Work(str(folder.path), os.getcwd(), task.commands, environment, engine.gpus, engine.devices)
+        place = str(folder.path), task.number, os.getcwd()
+        work = Work(*place, task.commands, environment, engine.gpus, engine.devices)
         with open(folder.log(task), "a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", START],

@@ -74,7 +74,7 @@ class RayEngine:
         remote = ray.remote(**options)(do_task)
         left: dict[Any, Task] = {}
         for task in tasks:
-            work = Work(str(folder.path), os.getcwd(), task.commands, environment)
+            work = Work(str(folder.path), task.number, os.getcwd(), task.commands, environment)
             left[remote.remote(work, run, str(folder.log(task)))] = task
         while left:
             done, _ = ray.wait(list(left), num_returns=1, timeout=SECONDS)
@@ -105,8 +105,7 @@ def do_task(work: Work, run: RunCommands, log: str) -> int:
     with open(log, "a") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    work.prepare()
-    return run(work.commands)
+    return work.do(run)
 
 
 def _outcome(reference: Any, log: str) -> Outcome:

@@ -24,13 +24,11 @@ from motionexp.errors import InputError, one_of
 from motionexp.jobs.cell import read_json, write_json
 from motionexp.jobs.engine_joblib import JoblibEngine, local_environment
 from motionexp.jobs.outcomes import OnEnd, Outcome
-from motionexp.jobs.sweep_folder import SweepFolder, Task
+from motionexp.jobs.sweep_folder import SUBMITTED, SweepFolder, Task
 from motionexp.jobs.worker import RunCommands, Work
 
 SECONDS = 2.0
 """Between two questions to Slurm."""
-SUBMITTED = "submitted.json"
-"""In a sweep's folder: {task: job of Slurm}."""
 PATIENCE = 10.0
 """Seconds that the result of an ended task may take to appear on a shared file system."""
 REQUEUES = (signal.SIGUSR1, signal.SIGUSR2)
@@ -61,8 +59,7 @@ class SubmittedTask:
         of_submitit = {number: signal.getsignal(number) for number in watched}
         for number in watched:  # the commands then save their state on a signal, and end
             signal.signal(number, signal.SIG_DFL)
-        self.work.prepare()
-        code = self.run(self.work.commands)
+        code = self.work.do(self.run)
         for number, handler in of_submitit.items():
             signal.signal(number, handler)
         stopped_by = code - 128
@@ -117,9 +114,8 @@ class LocalEngine(JoblibEngine):
             while waiting or running:
                 while waiting and len(running) < self.at_once:
                     task = waiting.pop(0)
-                    work = Work(
-                        str(folder.path), os.getcwd(), task.commands, environment, self.gpus, self.devices
-                    )
+                    place = str(folder.path), task.number, os.getcwd()
+                    work = Work(*place, task.commands, environment, self.gpus, self.devices)
                     running[task.number] = task, executor.submit(SubmittedTask(work, run))
                 for number, (task, job) in list(running.items()):
                     if job.done():
@@ -219,7 +215,11 @@ class SlurmEngine:
         executor = submitit.AutoExecutor(
             folder.path / "submitit", cluster="slurm", slurm_max_num_timeout=self.launcher.max_num_timeout
         )
-        works = [Work(str(folder.path), os.getcwd(), task.commands, self._environment()) for task in tasks]
+        places = [(str(folder.path), task.number, os.getcwd()) for task in tasks]
+        works = [
+            Work(*place, task.commands, self._environment())
+            for place, task in zip(places, tasks, strict=True)
+        ]
         try:
             executor.update_parameters(**self._parameters())
             with executor.batch():

@@ -54,7 +54,10 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
         names, edits = subjects_of(cfg)
         count = len(names) * len(training_seeds(cfg))
         samples = count * edits * cfg.seeds
-        counted = f"{count} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
+        counted = (
+            f"{count} cell{'s' * (count != 1)}, {edits} edit{'s' * (edits != 1)}, {cfg.seeds}"
+            f" seed{'s' * (cfg.seeds != 1)}: {samples} sample{'s' * (samples != 1)}"
+        )
         lines.append(f"{number:4}. {in_a_line(differs)}: {counted}")
         cells, videos = cells + count, videos + samples
     return "\n".join(
@@ -63,7 +66,8 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
             f"cost: {' '.join(layout.cost.split())}",
             f"in every job: {in_a_line(same)}",
             *lines,
-            f"{len(jobs)} jobs, {cells} cells, {videos} samples",
+            f"{len(jobs)} job{'s' * (len(jobs) != 1)}, {cells} cell{'s' * (cells != 1)}, {videos}"
+            f" sample{'s' * (videos != 1)}",
         ]
     )
 
@@ -85,7 +89,7 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
     jobs_with: dict[str, list[str]] = defaultdict(list)
     checked, (fixed, jobs) = [], _jobs(overrides)
     reader = SweepReader([*fixed, *hidden])
-    with announced(f"checking the settings of {len(jobs)} jobs ..."):
+    with announced(f"checking the settings of {len(jobs)} job{'s' * (len(jobs) != 1)} ..."):
         for swept in jobs:
             try:
                 cfg = reader.read(swept)

@@ -1,11 +1,13 @@
 """A sweep through a launcher: planned, cut into tasks, run, and what failed of it. Imports no torch."""
 
-import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
@@ -29,7 +31,7 @@ from motionexp.jobs.failures import Failure, failures
 from motionexp.jobs.finished import read_record
 from motionexp.jobs.outcomes import OnEnd, Outcome
 from motionexp.jobs.references import read_references
-from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task, planned_cells
+from motionexp.jobs.sweep_folder import SweepFolder, Task, planned_cells
 from motionexp.jobs.sweep_table import results_folder
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of, commands_of, cut, pieces_of
 from motionexp.jobs.waiting import announced, loading_libraries
@@ -65,6 +67,7 @@ class SweepPlan:
         tasks: of the pieces that are not finished.
         last: what comes after all tasks: probes that draw their figures from all parts.
         cells: as the plan's file has them.
+        finished: where the finished cells of each job are, as `SweepFolder.report` takes them.
     """
 
     jobs: Sequence[SweepJob]
@@ -72,6 +75,17 @@ class SweepPlan:
     tasks: list[Task]
     last: list[Task]
     cells: list[dict[str, Any]]
+    finished: Mapping[int, list[tuple[str, int, Path]]]
+
+    def with_numbers(self, place: "Place") -> "SweepPlan":
+        """The plan with the numbers that its tasks have in the sweep's folder."""
+        tasks, cells = place([*self.tasks, *self.last], self.cells)
+        count = len(self.tasks)
+        return replace(self, tasks=tasks[:count], last=tasks[count:], cells=cells)
+
+
+Place = Callable[[list[Task], list[dict[str, Any]]], tuple[list[Task], list[dict[str, Any]]]]
+"""`SweepFolder.numbered`, or what stores tasks and cells too."""
 
 
 def engine_of(launcher: Launcher, jobs: Sequence[JobConfig]) -> Engine:
@@ -96,7 +110,7 @@ def engine_of(launcher: Launcher, jobs: Sequence[JobConfig]) -> Engine:
     raise TypeError(launcher)
 
 
-def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int, folder: SweepFolder) -> SweepPlan:
+def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int) -> SweepPlan:
     """Cut what is not finished of a sweep into tasks.
 
     Raises:
@@ -104,7 +118,7 @@ def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int, folde
     """
     pieces = [piece for number, job in enumerate(jobs) for piece in pieces_of(number, job.cfg)]
     with announced("looking for finished cells ..."):
-        finished = _finished(jobs, pieces, folder)
+        finished = _finished(jobs, pieces)
     left = [piece for piece in pieces if piece not in finished]
     rates = _Rates(launcher)
     cost = costs_of(jobs, rates.of)
@@ -121,7 +135,10 @@ def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int, folde
     ]
     task_of = {piece: number for number, task in enumerate(tasks) for piece in task}
     last = _last(jobs, tasks, len(tasks))
-    return SweepPlan(jobs, pieces, planned, last, planned_cells(jobs, pieces, task_of, seconds))
+    located: dict[int, list[tuple[str, int, Path]]] = defaultdict(list)
+    for piece, cells in finished.items():
+        located[piece.job] += cells
+    return SweepPlan(jobs, pieces, planned, last, planned_cells(jobs, pieces, task_of, seconds), located)
 
 
 def _count(launcher: Launcher, total: float, at_once: int, rates: "_Rates") -> int:
@@ -180,9 +197,13 @@ def estimated(cfg: JobConfig) -> Rates:
     return Rates(training, sampling, seconds.decoding, is_measured=True)
 
 
-def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece], folder: SweepFolder) -> set[Piece]:
-    """The pieces whose results are all stored. A probe looks itself for what it has stored."""
-    finished = set()
+def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece]) -> dict[Piece, list[tuple[str, int, Path]]]:
+    """The pieces whose results are all stored, and where. A probe looks itself for what it has stored.
+
+    Returns:
+        {piece: (reference, training seed, folder) of each of its cells}.
+    """
+    finished = {}
     read: dict[str, dict[str, Reference]] = {}
     for piece in pieces:
         cfg = jobs[piece.job].cfg
@@ -194,15 +215,10 @@ def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece], folder: SweepFo
             read[subject] = {reference.name: reference for reference in references}
         cells = read_record(cfg, [read[subject][name] for name in piece.references])
         if cells is not None:
-            finished.add(piece)
             seeds = training_seeds(cfg) * len(piece.references)
-            folder.report(
-                cfg,
-                [
-                    (cell.reference.name, seed, cell.cell.folder)
-                    for cell, seed in zip(cells, seeds, strict=True)
-                ],
-            )
+            finished[piece] = [
+                (cell.reference.name, seed, cell.cell.folder) for cell, seed in zip(cells, seeds, strict=True)
+            ]
     return finished
 
 
@@ -223,14 +239,16 @@ def _last(jobs: Sequence[SweepJob], tasks: Sequence[Sequence[Piece]], number: in
 
 def print_tasks(console: Console, plan: SweepPlan, engine: str) -> None:
     """Print the tasks of a launcher as commands."""
-    finished = sum(cell["task"] is None for cell in plan.cells)
+    to_do = sum(task.cells for task in plan.tasks)
     console.print(
-        f"{engine}: {len(plan.tasks)} tasks, {len(plan.cells) - finished} cells to do, {finished} finished",
+        f"{engine}: {len(plan.tasks)} task{'s' * (len(plan.tasks) != 1)}, {to_do} cell{'s' * (to_do != 1)}"
+        f" to do, {len(plan.cells) - to_do} finished",
         highlight=False,
     )
     for task in [*plan.tasks, *plan.last]:
         time_of = "" if task.seconds is None else f", about {duration(task.seconds)}"
-        console.print(f"task {task.name}: {task.cells} cells{time_of}", highlight=False)
+        cells = f"{task.cells} cell{'s' * (task.cells != 1)}"
+        console.print(f"task {task.name}: {cells}{time_of}", highlight=False)
         for command in task.commands:
             console.print(
                 f"  python run.py {shlex.join(command)}", markup=False, highlight=False, soft_wrap=True
@@ -257,7 +275,7 @@ def launch(
         The cells that failed, and the tasks that failed as a whole.
 
     Raises:
-        InputError: the engine cannot run here, or refuses the tasks.
+        InputError: the engine cannot run here, or refuses the tasks: the sweep's folder is as before.
         KeyboardInterrupt, Stopped: an interrupt; tasks of a cluster go on.
     """
     console, settings = Console(), [job.cfg for job in jobs]
@@ -266,45 +284,42 @@ def launch(
     try:
         if not dry and (earlier := engine.attached(folder)):
             _wait(console, engine, earlier)
-        plan = plan_sweep(jobs, launcher, engine.at_once, folder)
+        plan = plan_sweep(jobs, launcher, engine.at_once)
         if dry:
-            print_tasks(console, plan, launcher.name)
+            print_tasks(console, plan.with_numbers(folder.numbered), launcher.name)
             return []
         about = {"command": [*command], "launcher": launcher.name}
-        folder.write(about, [*plan.tasks, *plan.last], plan.cells)
-        return _run(console, plan, engine, folder, run)
+        undo = folder.undo()
+        plan = plan.with_numbers(partial(folder.add, about))
+        for job, cells in plan.finished.items():
+            folder.report(settings[job], cells)
+        return _failures(folder, _run(console, plan, engine, folder, run, undo))
     finally:
         engine.close()
 
 
-def begin_sweep(jobs: Sequence[JobConfig], command: Sequence[str]) -> None:
-    """Store the plan of a sweep that this process runs: one task, and its cells.
-
-    Until `VARIABLE` is taken out of the environment, the jobs of this process report their cells to it.
-    """
-    if not jobs or any(cfg.dry_run for cfg in jobs):
-        return
-    folder, singles = SweepFolder.of(jobs), [SweepJob(cfg, ()) for cfg in jobs]
-    pieces = [piece for number, cfg in enumerate(jobs) for piece in pieces_of(number, cfg)]
-    cells = planned_cells(singles, pieces, dict.fromkeys(pieces, 0), {})
-    task = Task(0, [[*command]], None, len(cells))
-    folder.write({"command": [*command], "launcher": "basic"}, [task], cells)
-    os.environ[VARIABLE] = str(folder.path)
-
-
 def _wait(console: Console, engine: Any, earlier: Mapping[int, Any]) -> None:
-    console.print(
-        f"{len(earlier)} tasks that an earlier command submitted are queued or run: waiting for them"
-    )
+    tasks = f"{len(earlier)} tasks that an earlier command submitted are"
+    if len(earlier) == 1:
+        tasks = "a task that an earlier command submitted is"
+    console.print(f"{tasks} not finished: waiting")
     engine.wait(earlier, lambda number, outcome: _print_outcome(f"{number:03d}", outcome, ""))
 
 
 def _run(
-    console: Console, plan: SweepPlan, engine: Engine, folder: SweepFolder, run: RunCommands
-) -> list[Failure]:
-    finished = sum(cell["task"] is None for cell in plan.cells)
-    count = f"{len(plan.tasks)} tasks for {len(plan.cells) - finished} cells"
-    console.print(f"{count}, {engine.at_once} at once; {finished} cells are finished", highlight=False)
+    console: Console,
+    plan: SweepPlan,
+    engine: Engine,
+    folder: SweepFolder,
+    run: RunCommands,
+    undo: Callable[[], None],
+) -> dict[int, Outcome]:
+    """Run the tasks of a plan; returns how each ended. `undo` is called where the engine refuses them."""
+    to_do, tasks = sum(task.cells for task in plan.tasks), len(plan.tasks)
+    count = f"{tasks} task{'s' * (tasks != 1)} for {to_do} cell{'s' * (to_do != 1)}, {engine.at_once} at once"
+    finished = len(plan.cells) - to_do
+    is_finished = "cell is" if finished == 1 else "cells are"
+    console.print(f"{count}; {finished} {is_finished} finished", highlight=False)
     console.print(f"plan and logs: {folder.path}", markup=False, highlight=False, soft_wrap=True)
     outcomes: dict[int, Outcome] = {}
     lock, start = Lock(), time.monotonic()
@@ -315,11 +330,15 @@ def _run(
             counted = f"{len(outcomes)} of {len(plan.tasks) + len(plan.last)}"
             _print_outcome(task.name, outcome, f" ({counted}, {duration(time.monotonic() - start)})")
 
-    if plan.tasks:
-        engine.run(folder, plan.tasks, run, on_end)
+    try:
+        if plan.tasks:
+            engine.run(folder, plan.tasks, run, on_end)
+    except InputError:  # the engine refuses them: none has run
+        undo()
+        raise
     if plan.last and not any(outcome.problem for outcome in outcomes.values()):
         engine.run(folder, plan.last, run, on_end)
-    return _failures(folder, outcomes)
+    return outcomes
 
 
 def _failures(folder: SweepFolder, outcomes: Mapping[int, Outcome]) -> list[Failure]:

@@ -110,6 +110,13 @@ class Logged:
         return " ".join([self.reference.name, *words, *seed])
 
     @property
+    def curve(self) -> str:
+        """What its curve over tau shows: model, suite, method, and other settings that are no defaults."""
+        words = settings_in_words(self.settings.rows, self.method, self.tau)[1:]
+        settings = [word for word in words if not word.startswith("method=")]
+        return f"{self.settings.model} on {self.reference.suite}: {' '.join([self.method, *settings])}"
+
+    @property
     def sweep(self) -> str:
         """The id of the sweep that this process works for; empty: none."""
         return Path(os.environ.get(SWEEP_FOLDER, "")).name
@@ -131,6 +138,7 @@ class Logged:
             "method_settings": settings.pop("method", {}),
             "method": self.method,
             "tau": self.tau,
+            "curve": self.curve,
             "suite": self.reference.suite,
             "reference": self.reference.name,
             "reference_hash": self.reference.content_hash,

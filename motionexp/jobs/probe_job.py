@@ -80,8 +80,9 @@ def cost_in_words(probe: Probe, missing: Sequence[Unit]) -> list[str]:
     evaluations = sum(unit.work.evaluations for unit in missing)
     encoded = sum(unit.work.encoded for unit in missing)
     left = (
-        f"probe={probe.plan.kind}: {len(probe.units)} units of work, {len(missing)} left:"
-        f" {encoded:,} videos to encode, {evaluations:,} network evaluations"
+        f"probe={probe.plan.kind}: {len(probe.units)} unit{'s' * (len(probe.units) != 1)} of work,"
+        f" {len(missing)} left: {encoded:,} video{'s' * (encoded != 1)} to encode, {evaluations:,} network"
+        f" evaluation{'s' * (evaluations != 1)}"
     )
     return [left, *filter(None, [probe.cost])]
 

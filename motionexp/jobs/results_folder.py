@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from motionexp.errors import InputError
-from motionexp.jobs.sweep_plan import PLAN, cells_of_sweep, read_plan
+from motionexp.jobs.sweep_plan import PLAN, cells_of_sweep, output_of, read_plan
 from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import selected
 
@@ -29,7 +29,7 @@ class ResultsFolder:
     @property
     def output(self) -> Path:
         """The folder that the paths in rows start from."""
-        return self.path.parents[1] if self.is_sweep else self.path
+        return output_of(self.path) if self.is_sweep else self.path
 
     def rows(self, select: Mapping[str, str] = MappingProxyType({})) -> list[Row]:
         """The rows that are selected; of a sweep those of its cells, and of the base model beside them.

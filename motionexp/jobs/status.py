@@ -21,6 +21,7 @@ from motionexp.config.commands import StatusConfig, command_settings
 from motionexp.errors import InputError
 from motionexp.files import user_path
 from motionexp.jobs.sweep_plan import PlannedCell, SweepPlan, plan_files, read_plan
+from motionexp.jobs.task_workers import Worker, workers
 from motionexp.jobs.time_left import TimeLeft, time_left
 from motionexp.results.cell_state import (
     DAMAGED,
@@ -55,10 +56,12 @@ class TaskStatus:
     Attributes:
         name: of the task, or of the folder.
         cells: each with what distinguishes it from the others.
+        worker: the process that does the task now; None: nobody does.
     """
 
     name: str
     cells: Sequence[tuple[CellState, str]]
+    worker: Worker | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -196,7 +199,7 @@ def _sweep(plan: SweepPlan, unplanned: dict[str, list[CellState]]) -> SweepStatu
         by_task.setdefault(cell.task, []).append((cell, _planned_state(cell)))
     models = len({cell.model for cell in plan.cells})
     seeds = len({cell.training_seed for cell in plan.cells})
-    tasks, busy = list[TaskStatus](), list[bool]()
+    tasks, busy, at_work = list[TaskStatus](), list[bool](), workers(plan.folder)
     in_order = sorted(by_task.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
     for number, cells in in_order:
         labelled = [(state, _label(cell, models, seeds)) for cell, state in cells]
@@ -204,8 +207,9 @@ def _sweep(plan: SweepPlan, unplanned: dict[str, list[CellState]]) -> SweepStatu
         labelled += [
             (state, _own_label(state)) for state in _beside(unplanned, [state for _, state in cells])
         ]
-        tasks.append(TaskStatus("before" if number is None else f"task {number}", labelled))
-        busy.append(any(state.state == RUNNING for state, _ in labelled))
+        worker = None if number is None else at_work.get(number)
+        tasks.append(TaskStatus("before" if number is None else f"task {number}", labelled, worker))
+        busy.append(worker is not None or any(state.state == RUNNING for state, _ in labelled))
     about = f"{plan.launcher}, planned {plan.written.astimezone():%Y-%m-%d %H:%M}"
     title = f"{plan.folder}: python run.py {shlex.join(plan.command)} ({about})"
     return SweepStatus(printable(title), tasks, time_left([cells for _, cells in in_order], busy))
@@ -280,6 +284,10 @@ def _columns(task: TaskStatus) -> tuple[str, str, str, str]:
         state = WAITING
     failed = counts[FAILED] + counts[DAMAGED]
     words = f"{counts[DONE]} of {len(task.cells)} done" + (f", {failed} failed" if failed else "")
+    if not task.cells:  # later tasks have its cells, or it draws figures
+        words, state = "no cells", ""
+    if not running and (worker := task.worker):  # it has not come to a cell yet, or not to the next one
+        return task.name, words, RUNNING, printable(_where(worker.host, worker.pid, worker.since))
     if not running:
         return task.name, words, state, ""
     # Cells that are trained in one batch all run: the one that was seen last says how far they are.
@@ -294,14 +302,19 @@ def _at_work(cell: CellState) -> str:
     if (progress := cell.progress) and (cell.since is None or progress.time >= cell.since):
         words.append(f"{progress.stage} {progress.step} of {progress.steps}")
         words += [f"loss {progress.loss:.4f}"] if progress.loss is not None else []
-    process = f"process {cell.about['pid']}" if "pid" in cell.about else ""
-    where = " ".join(filter(None, (f"on {cell.host}" if cell.host else "", process)))
+    where = _where(cell.host, cell.about.get("pid"), cell.since)
     words += [where] if where else []
-    words += [f"since {_clock(cell.since)}"] if cell.since else []
     seen = cell.last_seen
     if seen is not None and (cell.is_elsewhere or ago(seen) > FRESH):
         words.append(f"last seen {duration(ago(seen).total_seconds())} ago")
     return ", ".join(words)
+
+
+def _where(host: str, pid: int | None, since: datetime | None) -> str:
+    """A process in words, as far as it is known."""
+    process = f"process {pid}" if pid is not None else ""
+    place = " ".join(filter(None, (f"on {host}" if host else "", process)))
+    return ", ".join(filter(None, (place, f"since {_clock(since)}" if since else "")))
 
 
 def _clock(time: datetime) -> str:
@@ -325,4 +338,4 @@ def _ending(sweep: SweepStatus) -> Iterator[str]:
         return
     words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     left = f"; {sweep.left.in_words()}" if sweep.left and not sweep.is_over else ""
-    yield f"{counts.total()} cell{'s' if counts.total() > 1 else ''}: {words}{left}"
+    yield f"{counts.total()} cell{'s' * (counts.total() != 1)}: {words}{left}"

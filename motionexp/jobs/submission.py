@@ -50,7 +50,8 @@ def submission(words: Sequence[str]) -> None:
     cfg, select = command_settings("submission", SubmissionConfig, words, selects=True)
     folder, samples = user_path(cfg.folder), user_path(cfg.samples)
     if cfg.layout == "videos":
-        print(f"{write_videos(samples, folder, select)} videos written to {folder}")
+        count = write_videos(samples, folder, select)
+        print(f"{count} video{'s' * (count != 1)} written to {folder}")
         return
     count, whole = write_submission(samples, folder, select)
     print(f"{count} of the benchmark's {whole} videos written to {folder}")

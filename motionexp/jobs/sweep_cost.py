@@ -184,7 +184,8 @@ class _Sweep:
             with clear_memory_errors(smaller(cfg)):
                 seconds = measure(job, rows_of(job))
             self._note(job, f"measured on {name}", seconds)
-            threads = f"CPU ({torch.get_num_threads()} threads)"
+            count = torch.get_num_threads()
+            threads = f"CPU ({count} thread{'s' * (count != 1)})"
             return seconds, f"hours of this {threads if job.device.type == 'cpu' else 'GPU'}, measured"
         gpu = name if name in PEAKS else GPU
         seconds = step_flops(job).seconds(job, gpu)

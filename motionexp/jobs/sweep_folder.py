@@ -5,12 +5,14 @@ Imports no torch.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,18 @@ from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.job_settings import plain_settings
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.files import locked, user_path, write_whole
+from motionexp.files import existing_part, locked, user_path, write_whole
 from motionexp.jobs.cell import read_json, write_json
 from motionexp.jobs.finished import PLACE
-from motionexp.jobs.sweep_plan import PLAN, SWEEP_FOLDER, SWEEPS, VERSION
+from motionexp.jobs.sweep_plan import PLAN, SWEEP_FOLDER, SWEEPS, VERSION, read_plan
 from motionexp.jobs.sweeps import settings_of
+from motionexp.jobs.task_workers import remove_dead_workers
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of
 
 VARIABLE = SWEEP_FOLDER
+PLAN_LOCK = ".plan.lock"
+SUBMITTED = "submitted.json"
+"""In a sweep's folder: {task: job of Slurm}."""
 
 
 def job_key(cfg: JobConfig) -> str:
@@ -45,7 +51,7 @@ class Task:
     """A task of a plan.
 
     Attributes:
-        number: from 0, the longest first.
+        number: from 0 in the sweep's folder.
         commands: the arguments of `python run.py`, one list a command.
         seconds: it takes; None: not known.
         cells: how many cells it does.
@@ -84,30 +90,95 @@ class SweepFolder:
         """The output of a task's process."""
         return self.path / "tasks" / f"{task.name}.log"
 
-    def write(
+    def add(
         self, about: Mapping[str, Any], tasks: Sequence[Task], cells: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Write the plan, and every task as a script."""
+    ) -> tuple[list[Task], list[dict[str, Any]]]:
+        """Add what a command does to the plan, and each of its tasks as a script; earlier tasks stay.
+
+        Returns:
+            As `numbered`.
+        """
         (self.path / "tasks").mkdir(parents=True, exist_ok=True)
-        for task in tasks:
-            write_whole(
-                self.path / "tasks" / f"{task.name}.sh", self._script(task).encode(errors="surrogateescape")
+        remove_dead_workers(self.path)
+        with locked(self.path / PLAN_LOCK):
+            earlier = self._earlier()
+            tasks, new = self.numbered(tasks, cells)
+            for task in tasks:
+                script = self._script(task).encode(errors="surrogateescape")
+                write_whole(self.path / "tasks" / f"{task.name}.sh", script)
+            plain = {task["number"]: task for task in earlier.get("tasks", [])}
+            plain |= {
+                task.number: {"number": task.number, "commands": task.commands, "seconds": task.seconds}
+                for task in tasks
+            }
+            located = _located(new, self._reported())
+            named = {_key(cell) for cell in located}
+            older = [cell for cell in earlier.get("cells", []) if _key(cell) not in named]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(
+                self.path / PLAN,
+                {
+                    "version": VERSION,
+                    **about,
+                    "written": now,
+                    "folder": os.getcwd(),
+                    "tasks": [*plain.values()],
+                    "cells": [*located, *older],
+                },
             )
-        plain = [
-            {"number": task.number, "commands": task.commands, "seconds": task.seconds} for task in tasks
+        return tasks, new
+
+    def numbered(
+        self, tasks: Sequence[Task], cells: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Task], list[dict[str, Any]]]:
+        """Tasks and cells of a command with the numbers that the tasks have in the plan.
+
+        A task has the number of an earlier one with the same commands, else the next one. A cell that no task
+        of the command makes stays in the earlier task that made it.
+        """
+        earlier = self._earlier()
+        numbers = {repr(task["commands"]): task["number"] for task in earlier.get("tasks", [])}
+        following = itertools.count(max(numbers.values(), default=-1) + 1)
+        new = {
+            task.number: numbers[text] if (text := repr(task.commands)) in numbers else next(following)
+            for task in tasks
+        }
+        before = {_key(cell): cell["task"] for cell in earlier.get("cells", [])}
+        return [replace(task, number=new[task.number]) for task in tasks], [
+            {**cell, "task": before.get(_key(cell)) if cell["task"] is None else new[cell["task"]]}
+            for cell in cells
         ]
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(
-            self.path / PLAN,
-            {
-                "version": VERSION,
-                **about,
-                "written": now,
-                "folder": os.getcwd(),
-                "tasks": plain,
-                "cells": _located(cells, self._reported()),
-            },
-        )
+
+    def _earlier(self) -> dict[str, Any]:
+        """The plan of earlier commands; empty if it cannot be read: a new one is written in its place."""
+        with suppress(InputError):
+            if (self.path / PLAN).exists():
+                read_plan(self.path / PLAN)
+                return self.read()
+        return {}
+
+    def undo(self) -> Callable[[], None]:
+        """What puts the folder back to how it is now: for a command that is refused before any task starts.
+
+        It leaves a folder in which another command of the same sweep has begun meanwhile.
+        """
+        root, before = existing_part(self.path), {*self.path.rglob("*")}
+        plan = (self.path / PLAN).read_bytes() if (self.path / PLAN).exists() else b""
+
+        def put_back() -> None:
+            new = [path for path in self.path.rglob("*") if path not in before]
+            if any(path.suffix in (".lock", ".log") or path.name == SUBMITTED for path in new):
+                return
+            for path in sorted(new, reverse=True):  # what is in a folder comes before the folder
+                (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
+            if plan:
+                write_whole(self.path / PLAN, plan)
+            for folder in (self.path, *self.path.parents):
+                if folder == root or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+
+        return put_back
 
     def _script(self, task: Task) -> str:
         lines = [shlex.join([sys.executable, "-m", "motionexp", *command]) for command in task.commands]
@@ -145,9 +216,14 @@ class SweepFolder:
 
     def locate(self) -> None:
         """Write the folders of cells that were reported into the plan."""
-        with locked(self.path / ".plan.lock"):
+        with locked(self.path / PLAN_LOCK):
             if plan := self.read():
                 write_json(self.path / PLAN, plan)
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether a job has come as far as its cells."""
+        return any((self.path / "cells").glob("*.json"))
 
     def _reported(self) -> dict[str, dict[tuple[str, int], str]]:
         """{job: {(reference or unit, training seed): the cell's folder}}."""
@@ -174,6 +250,10 @@ def _located(
             {**cell, "reference": name, "cell": of_job[name, key[1]]} for name in units if key not in of_job
         ]
     return located
+
+
+def _key(cell: Mapping[str, Any]) -> Hashable:
+    return cell["job"], cell["reference"], cell["training_seed"]
 
 
 def in_task() -> bool:

@@ -1,6 +1,7 @@
 """The plan of a sweep, which its folder OUTPUT/sweeps/ID/ holds: `plan.json`. Imports no torch."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,6 +66,12 @@ def plan_files(output: Path) -> list[Path]:
     return [output / PLAN] if (output / PLAN).exists() else sorted((output / SWEEPS).glob(f"*/{PLAN}"))
 
 
+def output_of(sweep: Path) -> Path:
+    """OUTPUT of a sweep's folder OUTPUT/sweeps/ID, which may be given as ID, `.` or `../ID`."""
+    is_whole = len(sweep.parents) > 1 and ".." not in sweep.parts
+    return (sweep if is_whole else Path(os.path.abspath(sweep))).parents[1]
+
+
 def cells_of_sweep(sweep: Path) -> list[Path]:
     """The folders of a sweep's cells, as far as its plan names them. Raises InputError for a damaged plan."""
     path = sweep / PLAN
@@ -85,7 +92,7 @@ def read_plan(path: Path) -> SweepPlan:
             f" version {VERSION}: run the sweep's command again, or use the program that wrote it"
         )
     try:
-        output = path.parents[2]
+        output = output_of(path.parent)
         written = datetime.fromisoformat(content["written"])
         return SweepPlan(
             path.parent,

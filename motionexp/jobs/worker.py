@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from motionexp.config import ranks
 from motionexp.jobs.sweep_folder import VARIABLE
+from motionexp.jobs.task_workers import working_on
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 SECONDS = 1.0
@@ -24,12 +25,17 @@ DEVICES = Path("/dev")
 _CLAIMED: list[IO[str]] = []  # an open file holds its lock as long as the process lives
 
 
+RunCommands = Callable[[list[list[str]]], int]
+"""Runs commands one after the other; returns the greatest exit code."""
+
+
 @dataclass(frozen=True)
 class Work:
     """A task as a process gets it.
 
     Attributes:
         folder: of the sweep.
+        task: its number there.
         directory: to work in: the user's, to which paths in commands are relative.
         commands: arguments of `python run.py`.
         environment: variables of the process.
@@ -38,23 +44,22 @@ class Work:
     """
 
     folder: str
+    task: int
     directory: str
     commands: list[list[str]]
     environment: Mapping[str, str] = field(default_factory=dict)
     gpus: Sequence[str] = ()
     devices: int = 1
 
-    def prepare(self) -> None:
-        """Make the process ready, before torch is imported."""
+    def do(self, run: RunCommands) -> int:
+        """Do the task in this process, which has not imported torch; returns the exit code of `run`."""
         os.chdir(self.directory)
         os.environ.update(self.environment)
         os.environ[VARIABLE] = self.folder
-        if self.gpus:
-            os.environ[GPUS] = ",".join(claim_gpus(self.gpus, self.devices))
-
-
-RunCommands = Callable[[list[list[str]]], int]
-"""Runs commands one after the other; returns the greatest exit code."""
+        with working_on(Path(self.folder), self.task):
+            if self.gpus:
+                os.environ[GPUS] = ",".join(claim_gpus(self.gpus, self.devices))
+            return run(self.commands)
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -109,10 +114,8 @@ def run_from_stdin(run: RunCommands) -> int:
     plain: dict[str, Any] = json.loads(sys.stdin.readline())
     # The launcher may be killed. Then nobody waits for this process, which saves its state and ends.
     watch = threading.Thread(target=_stop_at_the_end_of_stdin, daemon=True)
-    work = Work(**plain)
-    work.prepare()
     watch.start()
-    return run(work.commands)
+    return Work(**plain).do(run)
 
 
 def _stop_at_the_end_of_stdin() -> None:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -79,6 +79,7 @@ def runs_in(
     folder: Path,
     select: Mapping[str, str] = MappingProxyType({}),
     texts: Mapping[str, set[str]] | None = None,
+    cells: Collection[Path] | None = None,
 ) -> list[Run]:
     """The runs of a folder OUTPUT/SUITE/MODEL, by reference and settings.
 
@@ -87,13 +88,16 @@ def runs_in(
     Args:
         select: {a setting, a field or a stratum of rows, or `state`: its values with commas between}.
         texts: gets the values of each that there are, among what has the values before it.
+        cells: the folders of those that are looked at; None: all.
     """
     texts = {name: set() for name in select} if texts is None else texts
-    cells = (path.parent for path in folder.glob("*/status.json") if not path.parent.name.startswith("."))
+    stored_cells = (path.parent for path in folder.glob("*/status.json") if path.parent.name[0] != ".")
     runs: list[Run] = []
     compacted = compacted_in(folder)
     stored = compacted.rows() if compacted else {}
-    for cell in cells:
+    for cell in stored_cells:
+        if cells is not None and cell not in cells:
+            continue
         try:
             is_stored = compacted is not None and compacted.has(cell / ROWS_NAME)
             rows = stored[cell.name] if is_stored else _rows(cell / ROWS_NAME)
@@ -115,19 +119,28 @@ def folders_of(output: Path) -> list[Path]:
     paths = {path.parents[1] for path in output.glob("*/*/*/status.json")}
     if folders := sorted(path for path in paths if not path.parent.name.startswith(".")):
         return folders
-    raise InputError(f"output={output}: no run there; a job writes to OUTPUT/SUITE/MODEL/ID/")
+    lacks = "no run there" if output.is_dir() else "no such folder"
+    raise InputError(
+        f"output={output}: {lacks}; a job writes to OUTPUT/SUITE/MODEL/ID/, and output= is OUTPUT, or the"
+        " folder of one sweep, OUTPUT/sweeps/ID"
+    )
 
 
-def print_runs(console: Console, output: Path, select: Mapping[str, str] = MappingProxyType({})) -> None:
+def print_runs(
+    console: Console,
+    output: Path,
+    select: Mapping[str, str] = MappingProxyType({}),
+    cells: Collection[Path] | None = None,
+) -> None:
     """Print the runs below an output folder: settings that differ, state, scores and paths.
 
     Args:
-        select: as of `runs_in`.
+        select, cells: as of `runs_in`.
 
     Raises:
         InputError: there is none.
     """
-    runs_of = _selected_runs(output, select)
+    runs_of = _selected_runs(output, select, cells)
     for folder, runs in runs_of.items():
         by_reference: dict[str, list[Run]] = defaultdict(list)
         for run in runs:
@@ -147,14 +160,18 @@ def print_runs(console: Console, output: Path, select: Mapping[str, str] = Mappi
         console.print()
 
 
-def _selected_runs(output: Path, select: Mapping[str, str]) -> dict[Path, list[Run]]:
+def _selected_runs(
+    output: Path, select: Mapping[str, str], cells: Collection[Path] | None
+) -> dict[Path, list[Run]]:
     """The runs of each folder. Raises InputError where there is none, or none with one of the values."""
     for state in select.get("state", DONE).split(","):
         if state not in STATES:
             raise InputError(f"state={state}: {one_of(state, STATES)}")
     select = {name: select[name] for name in sorted(select, key="state".__ne__)}
     texts: dict[str, set[str]] = {name: set() for name in select}
-    runs_of = {folder: runs_in(folder, select, texts) for folder in folders_of(output)}
+    runs_of = {folder: runs_in(folder, select, texts, cells) for folder in folders_of(output)}
+    if not any(runs_of.values()) and not select:
+        raise InputError(f"output={output}: no cell of the sweep has begun; `status` says what it waits for")
     for name, values in select.items():
         # That no run is in one of several states is an answer.
         if name != "state" or not texts[name] & {*values.split(",")}:

@@ -66,7 +66,7 @@ def test_a_killed_process_loses_no_other_task(launcher, tmp_path):
     assert len([record for record in records(tmp_path) if record["steps"] == 150]) == 2
     code, shown, errors = run(tmp_path, *words)
     assert code == 0, errors
-    assert "1 tasks for 1 cells" in shown
+    assert "1 task for 1 cell" in shown
     resumed = [record["resumed_from"] for record in records(tmp_path) if record["steps"] == 150]
     assert sorted(resumed)[:2] == [0, 0]
     assert 10 <= max(resumed) < 150

@@ -46,7 +46,7 @@ def test_a_process_that_dies_loses_no_other_task(tmp_path):
     assert "died" in errors
     code, shown, errors = run(tmp_path, *words)
     assert code == 0, errors
-    assert "1 tasks for 1 cells" in shown
+    assert "1 task for 1 cell" in shown
     assert len([record for record in records(tmp_path) if record["steps"] == 150]) == 2
 
 

@@ -160,6 +160,7 @@ def test_what_the_cluster_does_not_have_is_one_line(word, problem, tmp_path):
     assert (code, "Traceback" in errors) == (2, False)
     assert problem in errors
     assert len([line for line in errors.splitlines() if line.startswith("error:")]) == 1
+    assert not list(tmp_path.iterdir())  # what was refused leaves nothing
 
 
 def test_why_a_task_cannot_begin_is_said(tmp_path):

@@ -56,6 +56,7 @@ def test_without_a_login_it_writes_json_that_wandb_reads(tmp_path, monkeypatch, 
         ["scores/motion similarity"],
         "stderr",
     )
+    assert curve["groupBy"] == "curve.value"  # one key for all that makes a line one thing
     assert '"failures"' in json.dumps(sections[-1])
     assert content["spec"]["section"]["runSets"][0]["grouping"] == [
         {"section": "config", "name": "reference.value"}

@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from motionexp.backbones.cpu_kernels import takes_fast_kernels
 from motionexp.config.compose import load
 from motionexp.config.sampling import beside_pipelines
+from motionexp.data.select import make_reader
 from motionexp.data.videos import write_mp4
 from motionexp.diffusion.sampling import Guide
 from motionexp.errors import InputError
@@ -81,7 +82,8 @@ def test_the_third_evaluation_takes_no_more_memory_than_planned(make):
 
 def test_costs_count_the_third_evaluation(make):
     def evaluations(**settings: object) -> float:
-        return cell_cost(make(tau=1000.0, steps=4, **settings), "one", Rates()) / 4
+        cfg = make(tau=1000.0, steps=4, **settings)
+        return cell_cost(cfg, "one", Rates(), make_reader(cfg.data)) / 4
 
     assert evaluations(**STG) == 1.5 * evaluations()
     assert evaluations(guidance_scale=1.0, **STG) == evaluations()

@@ -10,6 +10,7 @@ from motionexp.config.compose import load
 from motionexp.config.effects import check_effects
 from motionexp.config.ids import adapter_id, sample_id
 from motionexp.config.schema import guides, trains
+from motionexp.data.select import make_reader
 from motionexp.diffusion import sampling
 from motionexp.errors import InputError
 from motionexp.jobs.costs import Rates, cell_cost
@@ -108,5 +109,6 @@ def test_a_plan_counts_the_networks_evaluations(make, guided):
     names = [phase.name for phase in job_phases(job, 0)]
     assert names == ["captions", "video", "guidance", "sampling, 1 at once", "decoding"]
     assert "guidance" not in [phase.name for phase in job_phases(plain, 0)]
-    of_guidance = cell_cost(load(["method=ditflow"]), "01-wander-cyan-square", Rates())
-    assert of_guidance > cell_cost(load(["tau=1000"]), "01-wander-cyan-square", Rates())
+    cfg = load(["method=ditflow"])
+    about = "01-wander-cyan-square", Rates(), make_reader(cfg.data)
+    assert cell_cost(cfg, *about) > cell_cost(load(["tau=1000"]), *about)

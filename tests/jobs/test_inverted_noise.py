@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from motionexp.config.effects import check_effects
+from motionexp.data.select import make_reader
 from motionexp.diffusion.inversion import LEAST_STEPS, invert, mixed_noise
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
 from motionexp.diffusion.schedule import Window
@@ -91,7 +92,8 @@ def test_its_cost_is_in_the_plan(make, capsys):
     steps = plan_job(cfg).steps_of_inversion
     assert f"inverted latents: {steps} steps" in " ".join(capsys.readouterr().out.split())
     without = make(references="one")
-    assert cell_cost(cfg, "one", Rates()) == cell_cost(without, "one", Rates()) + LEAST_STEPS
+    about = "one", Rates(), make_reader(cfg.data)
+    assert cell_cost(cfg, *about) == cell_cost(without, *about) + LEAST_STEPS
     assert costs.LEAST_STEPS == LEAST_STEPS
 
 

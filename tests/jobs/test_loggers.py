@@ -253,6 +253,23 @@ def test_the_base_model_s_cell_has_a_run_which_others_name(make, recorded):
     assert base.is_base
     assert tuned.config["base_run"] == base.run_id
     assert base.name.endswith("base model")
+    assert (tuned.config["curve"], base.config["curve"]) == (tuned.curve, base.curve)
+
+
+def test_a_curve_over_tau_is_of_one_model_method_and_other_settings(make):
+    def curve(**changes: object) -> str:
+        cfg = make(**changes)
+        reference = Squares().read("one", FRAMES, SIZE, SIZE)
+        return Logged(RunSettings.of(cfg), reference, Cell(Path("cell"))).curve
+
+    full_rank = {"_target_": "motionexp.methods.full_rank.FullRank", "projections": ["v", "o"]}
+    curves = [curve(tau=tau) for tau in (300.0, 700.0)]
+    assert len(set(curves)) == 1
+    assert curves[0].startswith("tiny on squares: lora")
+    others = [curve(rank=16), curve(method=full_rank), curve(tau=1000.0), curve(adapter_scale=0.5)]
+    assert len({curves[0], *others}) == 5
+    assert "full_rank" in others[1]
+    assert "base" in others[2]
 
 
 def test_a_run_is_of_a_cell_and_its_sampling_and_not_of_where_it_goes(make):

@@ -119,6 +119,13 @@ def test_a_sharded_network_trains_the_same_adapter(of_two, backbone, job, tmp_pa
     assert sharded["held"] == sum(weight.nbytes for weight in backbone.network.parameters()) / 2
 
 
+def test_the_text_encoder_is_freed_before_the_network_is_sharded(of_two):
+    """It is loaded on rank 0, where it embeds all captions; `rank_runs` refuses it on other ranks."""
+    shardings = of_two[1]["shardings"]
+    assert shardings  # the network of the job was sharded
+    assert all(loaded == 1 and alive == 0 for loaded, alive in shardings)
+
+
 def test_a_sharded_job_leaves_the_adapter_of_whole_networks(of_two):
     cfg, _ = of_two
     (whole,) = (Path(cfg.output) / "squares").rglob("adapter.safetensors")

@@ -3,6 +3,7 @@
 import pytest
 from rich.console import Console
 
+from motionexp.cli import main
 from motionexp.errors import InputError
 from motionexp.jobs.pages.report.command import report
 from motionexp.jobs.pages.study.command import study
@@ -13,7 +14,7 @@ from motionexp.results.runs import print_runs
 from motionexp.results.selection import has_value
 from tests.support.made_output import REFERENCES, write_output
 from tests.support.made_rows import made_row
-from tests.support.made_sweeps import planned, write_plan
+from tests.support.made_sweeps import planned, write_cell, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,28 @@ def test_a_word_selects_of_what_the_words_before_it_select(output):
 def test_list_runs_names_what_no_run_has(select, problem, output):
     with pytest.raises(InputError, match=problem):
         print_runs(Console(), output, select)
+
+
+@pytest.mark.parametrize("place", ["{output}/sweeps/0a1b2c3d4e5f", ".", "../0a1b2c3d4e5f"])
+def test_list_runs_lists_the_cells_of_one_sweep(place, tmp_path, monkeypatch, capsys):
+    for number in (0, 1, 2):
+        write_cell(tmp_path, number, "done")
+    sweep = write_plan(tmp_path, [planned(0, 0), planned(2, 0), planned(3, 0)]).parent
+    monkeypatch.chdir(sweep)
+    assert main(["list", "runs", f"output={place.format(output=tmp_path)}"]) == 0
+    shown = capsys.readouterr().out
+    assert [f"cell-{number}" in shown for number in range(4)] == [True, False, True, False]
+    assert main(["list", "runs", f"output={place.format(output=tmp_path)}", "reference=reference-1"]) == 2
+    assert "reference-1" in capsys.readouterr().err
+
+
+def test_list_runs_says_which_folder_it_takes(tmp_path, capsys):
+    write_cell(tmp_path, 0, "done")
+    waiting = write_plan(tmp_path, [planned(1, 0)]).parent
+    assert main(["list", "runs", f"output={tmp_path / 'shapes' / 'tiny_latte'}"]) == 2
+    assert "OUTPUT/sweeps/ID" in capsys.readouterr().err
+    assert main(["list", "runs", f"output={waiting}"]) == 2
+    assert "no cell of the sweep has begun" in capsys.readouterr().err
 
 
 def test_list_runs_takes_states_that_no_run_has_beside_one_that_some_have(output, capsys):

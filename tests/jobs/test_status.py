@@ -1,7 +1,12 @@
 """`python run.py status`: what a folder of results says of its sweeps."""
 
 import json
+import os
+import re
 import shutil
+import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +20,7 @@ from motionexp.jobs import progress_file
 from motionexp.jobs import status as status_module
 from motionexp.jobs.progress_file import ProgressFile
 from motionexp.jobs.status import read_sweeps, status
+from motionexp.jobs.task_workers import remove_dead_workers, workers, working_on
 from motionexp.results.cell_state import read_progress, read_state
 from tests.support.made_sweeps import planned, write_cell, write_plan, write_progress
 
@@ -151,6 +157,41 @@ def test_a_cell_whose_weights_are_not_here_waits(tmp_path, capsys):
         "task 0  0 of 1 done  waiting",
         "1 cell: 1 waiting; about 10 s of work left, and nothing runs, as planned: no cell is done",
     ]
+
+
+def test_a_task_runs_from_the_start_of_its_process(tmp_path, capsys):
+    folder = write_plan(tmp_path, [planned(0, 0), planned(1, 1)]).parent
+    write_cell(tmp_path, 0, "done")
+    with working_on(folder, 1):
+        _, first, second, total = printed(tmp_path, capsys)
+    assert first == "task 0  1 of 1 done  done"
+    at_work = rf"on {socket.gethostname()} process {os.getpid()}, since \d\d:\d\d"
+    assert re.fullmatch(rf"task 1  0 of 1 done  running  {at_work}", second)
+    assert "with 1 task at a time" in total
+    assert printed(tmp_path, capsys)[2] == "task 1  0 of 1 done  waiting"
+
+
+def test_a_task_whose_process_was_killed_waits_and_its_lock_goes(tmp_path, capsys):
+    folder = write_plan(tmp_path, [planned(0, 0)]).parent
+    code = (
+        "import os, sys; from pathlib import Path; from motionexp.jobs.task_workers import working_on\n"
+        "with working_on(Path(sys.argv[1]), 0): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == -9
+    (lock,) = (folder / "tasks").iterdir()
+    assert printed(tmp_path, capsys)[1] == "task 0  0 of 1 done  waiting"
+    with working_on(folder, 1):
+        remove_dead_workers(folder)
+        assert workers(folder).keys() == {1}
+    assert not lock.exists()
+
+
+def test_a_file_of_another_name_is_no_process(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    for name in ("x.lock", "000.20261399T990000Z.1.host.lock", "000.sh"):
+        path = tmp_path / "tasks" / name
+        with locked(path):
+            assert workers(tmp_path) == {}
 
 
 def test_a_terminal_gets_one_line_a_task_however_narrow_it_is(sweep):

@@ -279,7 +279,7 @@ def test_a_plan_names_what_jobs_share_and_in_what_they_differ(written, tmp_path)
     assert differences == [{"tau": "0"}, {"tau": "700"}]
     assert (same["model"], same["rank"], same["learning_rate"]) == ("tiny_latte", "4", "0.01")
     text = experiment_text("mine", layout, jobs)
-    assert "1. tau=0: 2 cells, 1 edits, 3 seeds: 6 samples" in text
+    assert "1. tau=0: 2 cells, 1 edit, 3 seeds: 6 samples" in text
     assert text.endswith("2 jobs, 4 cells, 12 samples")
 
 

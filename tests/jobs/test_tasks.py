@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from motionexp.config.command_line import named, prepared
 from motionexp.config.compose import load
 from motionexp.config.options import CONF
+from motionexp.data.select import make_reader
+from motionexp.jobs import costs
 from motionexp.jobs.costs import Rates, cell_cost, costs_of
 from motionexp.jobs.experiment import check_sweep, sweep_jobs
 from motionexp.jobs.tasks import SweepJob, commands_of, cut, merged, pieces_of, shares
@@ -112,6 +114,21 @@ def test_references_that_are_trained_together_stay_together():
     assert len(together) == 5
 
 
+def test_costs_look_at_the_files_of_a_suite_once(monkeypatch):
+    made = []
+
+    def making(data):
+        made.append(data)
+        return make_reader(data)
+
+    monkeypatch.setattr(costs, "make_reader", making)
+    jobs = jobs_of(["train_steps=10,400", "references=8"])
+    cost = costs_of(jobs, lambda cfg: Rates())
+    pieces = [piece for number, job in enumerate(jobs) for piece in pieces_of(number, job.cfg)]
+    assert sum(map(cost, pieces)) > 0
+    assert len(made) == 1
+
+
 def test_the_longest_task_is_first_and_tasks_end_together():
     jobs = jobs_of(["train_steps=10,400", "references=8"])
     pieces = [piece for number, job in enumerate(jobs) for piece in pieces_of(number, job.cfg)]
@@ -195,6 +212,10 @@ def test_rates_are_medians_over_what_finished_cells_took():
     assert rates == Rates(training=1.0, sampling=0.2, scoring=1.0, is_measured=True)
     cfg = replace(load(["references=1"]), train_steps=50, batch_size=2, seeds=3, steps=5, guidance_scale=2.0)
     cfg = replace(cfg, edits=["a", "b"])
-    assert cell_cost(cfg, "r", rates) == pytest.approx(50 * 2 * 1.0 + 6 * (5 * 2 * 0.2 + 1.0))
-    assert cell_cost(replace(cfg, tau=1000.0), "r", rates) == pytest.approx(6 * (5 * 2 * 0.2 + 1.0))
+    assert cell_cost(cfg, "r", rates, make_reader(cfg.data)) == pytest.approx(
+        50 * 2 * 1.0 + 6 * (5 * 2 * 0.2 + 1.0)
+    )
+    assert cell_cost(replace(cfg, tau=1000.0), "r", rates, make_reader(cfg.data)) == pytest.approx(
+        6 * (5 * 2 * 0.2 + 1.0)
+    )
     assert not Rates.of([]).is_measured

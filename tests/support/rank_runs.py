@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from motionexp.backbones import parts
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config import metrics
@@ -147,17 +149,37 @@ def _refuse(part: str) -> Any:
     raise AssertionError(f"{part} is loaded on rank {ranks.number()}")
 
 
-def _job(cfg: JobConfig, number: int) -> None:
-    """The whole job. Only rank 0 may load a text encoder, or a VAE (its encoder comes with the decoder)."""
-    load = PipelineBackbone._load
-    if number > 0:
-        PipelineBackbone._load = lambda backbone, part: (  # type: ignore[method-assign]
-            _refuse(part) if part.startswith("text_encoder") else load(backbone, part)
-        )
+def _job(cfg: JobConfig, number: int) -> list[tuple[int, int]]:
+    """The whole job. Only rank 0 may load a text encoder, or a VAE (its encoder comes with the decoder).
+
+    Returns:
+        For each time that this rank shards a network, how many text encoders it has loaded until then, and
+        how many of them are still in memory.
+    """
+    load, shard = PipelineBackbone._load, parts.shard
+    encoders: list[weakref.ref[Any]] = []
+    shardings: list[tuple[int, int]] = []
+
+    def loading(backbone: Any, part: str) -> Any:
+        if not part.startswith("text_encoder"):
+            return load(backbone, part)
+        if number > 0:
+            _refuse(part)
+        encoder = load(backbone, part)
+        encoders.append(weakref.ref(encoder))
+        return encoder
+
+    def sharding(network: Any, device: torch.device) -> Any:
+        shardings.append((len(encoders), sum(encoder() is not None for encoder in encoders)))
+        return shard(network, device)
+
+    PipelineBackbone._load = loading  # type: ignore[method-assign]
+    parts.shard = sharding
     try:
         run.make(cfg, {})
     finally:
-        PipelineBackbone._load = load  # type: ignore[method-assign]
+        PipelineBackbone._load, parts.shard = load, shard  # type: ignore[method-assign]
+    return shardings
 
 
 def everything(cfg: JobConfig) -> Result:
@@ -180,5 +202,5 @@ def everything(cfg: JobConfig) -> Result:
         number = ranks.number()
     _job(cfg, number)
     trainer = replace(cfg.trainer, strategy="fsdp")
-    _job(replace(cfg, trainer=trainer, output=str(folder / "sharded")), number)
-    return results
+    shardings = _job(replace(cfg, trainer=trainer, output=str(folder / "sharded")), number)
+    return results | {"shardings": shardings}

@@ -75,7 +75,8 @@ def write_report(paths: Sequence[Path], folder: Path, select: Mapping[str, str])
     content = content_of([Source(path, name) for path, name in zip(paths, names, strict=True)], select)
     write_media(folder, content)
     write_pages(folder, content)
-    shown = f"{len(content.samples):,} samples"
+    shown = f"{len(content.samples):,} sample{'s' * (len(content.samples) != 1)}"
     if content.probes.units:
-        shown += f", {len(content.probes.units)} heat maps of probes"
+        units = len(content.probes.units)
+        shown += f", {units} heat map{'s' * (units != 1)} of probes"
     print(f"report: {folder / 'index.html'} ({shown})")

@@ -87,10 +87,11 @@ Costs = tuple[float, float]
 def _costs(cfg: JobConfig, rates: Rates | None = None) -> tuple[Costs, Costs]:
     """The costs of the tuned cell and of the base model's; without rates in passes through the network."""
     rates = rates or Rates()
-    name = names_of(cfg, make_reader(cfg.data))[0]
+    reader = make_reader(cfg.data)
+    name = names_of(cfg, reader)[0]
     training = cfg.train_steps * cfg.batch_size * rates.training if trains(cfg) else 0.0
-    tuned = cell_cost(cfg, name, rates)
-    return (training, tuned - training), (0.0, cell_cost(base_settings(cfg), name, rates))
+    tuned = cell_cost(cfg, name, rates, reader)
+    return (training, tuned - training), (0.0, cell_cost(base_settings(cfg), name, rates, reader))
 
 
 def _done(cell: CellState, costs: Costs) -> float:
