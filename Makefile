@@ -15,8 +15,9 @@ help: ## this list
 demo: .venv/installed ## the main job on three references, its table and its videos (3 minutes)
 	$(PYTHON) run.py experiment=demo
 
+# With bytecode, also where it is turned off: else each of some twenty processes compiles the package and the tests.
 test: .venv/installed ## all tests but those of launchers, of pages in a browser and `make chaos`
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # These take minutes of CPU time. What an engine lacks here is a reason of a skipped test.
 ENGINE := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m engine -rs

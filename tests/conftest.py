@@ -16,6 +16,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tests.support.words import WORDS
 
+gc.disable()  # while libraries and the tests' modules are imported
+
 # While a checked module is imported, bytecode is looked for under another name, also that of the
 # libraries which it imports: those that are there already are not compiled again.
 for library in ("diffusers", "peft", "scipy.stats", "torchvision.io", "transformers"):
@@ -30,10 +32,6 @@ install_import_hook(
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
-
-
-def pytest_sessionstart() -> None:
-    gc.disable()  # while the tests' modules are imported
 
 
 def pytest_sessionfinish() -> None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.config import renames, targets
@@ -30,6 +30,8 @@ from motionexp.errors import InputError, nearest, one_of
 # Where this package has the classes that a group's `_target_` may name.
 ROOMS = {"method": "motionexp.methods", "data": "motionexp.data", "model": "motionexp.backbones"}
 ONE_AT_A_TIME = threading.Lock()
+MOST_KEPT = 64
+"""Compositions and words that a reader keeps, at most."""
 RENAMED = {**renames.SETTINGS, **renames.OPTIONS}
 EXPECTED = {
     "converted to Integer": "a whole number",
@@ -66,7 +68,8 @@ def load(overrides: Sequence[str] = ()) -> JobConfig:
     """
     # Hydra has one state for all threads.
     with ONE_AT_A_TIME, initialize_config_dir(str(CONF), version_base="1.3"):
-        return read_job(prepared(overrides))
+        words = prepared(overrides)
+        return job_reader(words).read(words)
 
 
 def read_job(overrides: Sequence[str]) -> JobConfig:
@@ -86,51 +89,63 @@ def _composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
     return composed, hydra
 
 
-class SweepReader:
-    """Reads the jobs of one sweep, inside a Hydra that is initialised.
+def job_reader(overrides: Sequence[str]) -> "JobReader":
+    """A reader for jobs with these overrides, among which are those that name folders of options.
+
+    The reader of `conf/` alone is kept for later jobs until a file there changes.
+    """
+    folders = [word for word in overrides if word.startswith("hydra.searchpath=")]
+    files = [(str(path), path.stat()) for path in CONF.rglob("*.yaml")]
+    state = tuple((path, about.st_mtime_ns, about.st_size) for path, about in files)
+    return JobReader(folders) if folders else _kept_reader(state)
+
+
+@lru_cache(maxsize=1)
+def _kept_reader(state: object) -> "JobReader":
+    return JobReader(())
+
+
+class JobReader:
+    """Reads jobs, inside a Hydra that is initialised.
 
     Hydra composes jobs with the same options of groups once, which takes most of the time. The values in
     which such jobs differ are set in a copy, as Hydra sets them.
 
     Args:
-        fixed: the overrides that all jobs have, in Hydra's form.
+        folders: the overrides that name folders of options; jobs are read with them.
     """
 
-    def __init__(self, fixed: Sequence[str]) -> None:
-        self._fixed = list(fixed)
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._folders = list(folders)
         self._parser = OverridesParser.create()
-        self._groups: dict[str, bool] = {}
-        self._values: dict[str, Override | None] = {}
-        self._compositions: dict[tuple[str, ...], tuple[DictConfig, DictConfig] | None] = {}
+        self._value = lru_cache(MOST_KEPT)(self._parsed_value)
+        self._is_group = lru_cache(MOST_KEPT)(self._has_options)
+        self._composition = lru_cache(MOST_KEPT)(self._new_composition)
 
-    def read(self, swept: Sequence[str]) -> JobConfig:
-        """As `read_job`, of the job that has these overrides too."""
-        values = [value for word in swept if (value := self._value(word))]
-        choices = tuple(word for word in swept if not self._value(word))
-        if choices not in self._compositions:
-            self._compositions[choices] = self._composition(choices)
-        if composition := self._compositions[choices]:
+    def read(self, overrides: Sequence[str]) -> JobConfig:
+        """As `read_job`."""
+        # A value stays before a later word that adds or removes what it may be a value of.
+        changes = [number for number, word in enumerate(overrides) if word.startswith(("+", "~"))]
+        first = max(changes, default=-1) + 1
+        values = [value for word in overrides[first:] if (value := self._value(word))]
+        choices = [word for word in overrides[first:] if not self._value(word)]
+        if composition := self._composition((*overrides[:first], *choices)):
             settings, hydra = deepcopy(composition[0]), composition[1]
             # Where an update fails, Hydra says what is wrong with the whole job.
             with suppress(OmegaConfBaseException):
                 for value in values:
                     OmegaConf.update(settings, value.key_or_group, value.value(), merge=True)
                 return read(settings, hydra, [value.key_or_group for value in values])
-        return read_job([*self._fixed, *swept])
+        return read_job(overrides)
 
-    def _composition(self, choices: Sequence[str]) -> tuple[DictConfig, DictConfig] | None:
+    def _new_composition(self, overrides: tuple[str, ...]) -> tuple[DictConfig, DictConfig] | None:
         try:
-            return _composed([*self._fixed, *choices])
+            return _composed(overrides)
         except InputError:
             return None  # which each job says in its own words
 
-    def _value(self, word: str) -> Override | None:
-        """An override that sets the value of a setting; None if it chooses an option, adds or removes."""
-        if word not in self._values:
-            self._values[word] = self._parsed_value(word)
-        return self._values[word]
-
     def _parsed_value(self, word: str) -> Override | None:
+        """An override that sets the value of a setting; None if it chooses an option, adds or removes."""
         try:
             override = self._parser.parse_override(word)
         except HydraException:
@@ -144,12 +159,9 @@ class SweepReader:
         )
         return override if is_value else None
 
-    def _is_group(self, name: str) -> bool:
-        if name not in self._groups:
-            loader = GlobalHydra.instance().config_loader()
-            folders = [word for word in self._fixed if word.startswith("hydra.searchpath=")]
-            self._groups[name] = bool(loader.get_group_options(name, None, "config", folders))
-        return self._groups[name]
+    def _has_options(self, name: str) -> bool:
+        loader = GlobalHydra.instance().config_loader()
+        return bool(loader.get_group_options(name, None, "config", self._folders))
 
 
 def read(composed: DictConfig, hydra: DictConfig, typed: Collection[str] = ()) -> JobConfig:
@@ -197,8 +209,15 @@ def read(composed: DictConfig, hydra: DictConfig, typed: Collection[str] = ()) -
 
 @cache
 def _schema() -> DictConfig:
-    """The settings with their types and defaults, which nobody changes: a merge copies them."""
-    return OmegaConf.structured(JobConfig)
+    """The types of all settings; a job has a value for each. Nobody changes it: a merge copies it.
+
+    Defaults that refer to other settings are left out: a merge would look them up, and drop them.
+    """
+    schema = OmegaConf.structured(JobConfig)
+    for name in schema:
+        if OmegaConf.is_interpolation(schema, name):
+            schema[name] = MISSING
+    return schema
 
 
 def _positive_zeros(value: Any) -> Any:

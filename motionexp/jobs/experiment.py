@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 
 from motionexp.config.command_line import is_text, override_key, prepared, values_of
-from motionexp.config.compose import RENAMED, SweepReader, explain
+from motionexp.config.compose import RENAMED, explain, job_reader
 from motionexp.config.effects import check_effects
 from motionexp.config.job_settings import plain_settings
 from motionexp.config.options import CONF, EXPERIMENTS
@@ -88,11 +88,11 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
     """
     jobs_with: dict[str, list[str]] = defaultdict(list)
     checked, (fixed, jobs) = [], _jobs(overrides)
-    reader = SweepReader([*fixed, *hidden])
+    reader = job_reader([*fixed, *hidden])
     with announced(f"checking the settings of {len(jobs)} job{'s' * (len(jobs) != 1)} ..."):
         for swept in jobs:
             try:
-                cfg = reader.read(swept)
+                cfg = reader.read([*fixed, *hidden, *swept])
                 _check_inputs(cfg)
                 checked.append((cfg, set(map(override_key, [*fixed, *swept]))))
             except InputError as error:

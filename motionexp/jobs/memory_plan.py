@@ -23,6 +23,7 @@ from motionexp.backbones.sharding import blocks_of
 from motionexp.backbones.text import UnknownTokenizer
 from motionexp.config.memory import GROUPED
 from motionexp.diffusion.backbone import Conditioning
+from motionexp.jobs.meta_results import result_of
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.step import LAST_STEP, DrawKey, Step
@@ -328,7 +329,7 @@ class MemoryTracker(TorchDispatchMode):
         if func is WHERE and args[0].is_meta:  # the largest possible result: captions that fill their length
             output = torch.empty(args[0].numel(), args[0].dim(), dtype=torch.long, device="meta")
         else:
-            output = func(*args, **kwargs)
+            output = result_of(func, args, kwargs)
         for leaf in tree_leaves(output):
             if _is_meta(leaf) and id(leaf.untyped_storage()) not in before:
                 self._count(leaf.untyped_storage())

@@ -22,9 +22,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from tests.chaos import sweep as chaos  # after the number of threads
-from tests.chaos.sweep import REFERENCES, SCORES_OF_A_CELL, STAGES, Event, Sweep
-from tests.support.tiny_models import save_tiny_pipeline
+from motionexp.jobs.waiting import loading_libraries  # after the number of threads
+
+# So that no process looks for garbage among the libraries' objects, which takes longer than its cells.
+with loading_libraries():
+    from tests.chaos import sweep as chaos
+    from tests.chaos.sweep import REFERENCES, SCORES_OF_A_CELL, STAGES, Event, Sweep
+    from tests.support.tiny_models import save_tiny_pipeline
 
 KILLS = 50
 TAUS = tuple(range(0, 800, 100))

@@ -10,8 +10,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from tests.fuzz.guard import Guard  # after the number of threads
-from tests.fuzz.pool import KINDS, Result, run, run_case, schedule, warm
+from motionexp.jobs.waiting import loading_libraries  # after the number of threads
+
+with loading_libraries():
+    from tests.fuzz.guard import Guard
+    from tests.fuzz.pool import KINDS, Result, run, run_case, schedule, warm
 
 
 def last_line(result: Result) -> str:

@@ -8,29 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn import functional as F
+from motionexp.jobs.waiting import loading_libraries
 
-from motionexp.backbones import parts
-from motionexp.backbones.latte import LatteBackbone
-from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.config import metrics
-from motionexp.config.schema import JobConfig
-from motionexp.data.base import Edit
-from motionexp.diffusion import ranks
-from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.sampling import SamplerSettings
-from motionexp.diffusion.schedule import Window
-from motionexp.errors import Stopped
-from motionexp.jobs import run
-from motionexp.jobs.evaluation import SampleSettings, sample
-from motionexp.jobs.ranks import joined
-from motionexp.methods.base import OptimizerSettings, TrainingSettings
-from motionexp.methods.lora import LoRA
-from motionexp.methods.lora_stack import LoRAStack
-from motionexp.methods.step import Step
-from motionexp.methods.training import Example, fit
-from tests.support.squares import SQUARE_METRICS
+with loading_libraries():
+    import torch
+    from torch.nn import functional as F
+
+    from motionexp.backbones import parts
+    from motionexp.backbones.latte import LatteBackbone
+    from motionexp.backbones.pipeline import PipelineBackbone
+    from motionexp.config import metrics
+    from motionexp.config.schema import JobConfig
+    from motionexp.data.base import Edit
+    from motionexp.diffusion import ranks
+    from motionexp.diffusion.backbone import Backbone
+    from motionexp.diffusion.sampling import SamplerSettings
+    from motionexp.diffusion.schedule import Window
+    from motionexp.errors import Stopped
+    from motionexp.jobs import run
+    from motionexp.jobs.evaluation import SampleSettings, sample
+    from motionexp.jobs.ranks import joined
+    from motionexp.methods.base import OptimizerSettings, TrainingSettings
+    from motionexp.methods.lora import LoRA
+    from motionexp.methods.lora_stack import LoRAStack
+    from motionexp.methods.step import Step
+    from motionexp.methods.training import Example, fit
+    from tests.support.squares import SQUARE_METRICS
 
 TRAINING = TrainingSettings(
     steps=10, seed=5, optimizer=OptimizerSettings(learning_rate=1e-2), checkpoint_every=0

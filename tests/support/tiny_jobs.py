@@ -9,6 +9,9 @@ import motionexp.config.compose  # noqa: F401  # registers the settings' resolve
 from motionexp.config.schema import JobConfig
 from tests.support.squares import METRICS
 
+SCHEMA = OmegaConf.structured(JobConfig)
+"""All settings with their types and defaults, which take longer to read than a job to be made."""
+
 
 def job_settings(
     target: str, weights: Path, video: tuple[int, int, int], *, output: str, **changes: Any
@@ -48,6 +51,6 @@ def job_settings(
         "exact_frames": "npz",  # which numpy reads
         "output": output,
     }
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), plain, changes))
+    cfg = OmegaConf.to_object(OmegaConf.merge(SCHEMA, plain, changes))
     assert isinstance(cfg, JobConfig)
     return cfg

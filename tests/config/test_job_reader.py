@@ -1,12 +1,14 @@
-"""Jobs of a sweep are composed once for the same options, and are those that Hydra composes one by one."""
+"""Jobs are composed once for the same options, and are those that Hydra composes one by one."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from hydra import initialize_config_dir
 
 from motionexp.config import compose
-from motionexp.config.compose import SweepReader, read_job
+from motionexp.config.compose import JobReader, job_reader, read_job
 from motionexp.config.options import CONF
 from motionexp.errors import InputError
 
@@ -50,11 +52,13 @@ def outcome(read, job) -> str:
         ([("projections=[q]", "method.rank=3"), ("projections=[v,o]", "method.rank=4")], 1),
         ([("caption='a, ${tau}'", "scoring.resize=0"), ("caption=null", "scoring.resize=1")], 1),
         ([("++data.split=tuning",), ("data.split=benchmark",)], 2),
+        ([("data.split=tuning", "++data.split=benchmark"), ("tau=0", "++data.split=benchmark")], 2),
+        ([("++data.split=tuning", "data.split=benchmark"), ("++data.split=tuning", "tau=0")], 1),
     ],
 )
 def test_every_job_is_the_one_that_hydra_composes(jobs, count, compositions):
-    reader = SweepReader(PLAIN)
-    outcomes = [outcome(reader.read, job) for job in jobs]
+    reader = JobReader(())
+    outcomes = [outcome(reader.read, [*PLAIN, *job]) for job in jobs]
     assert len(compositions) == count
     assert outcomes == [outcome(read_job, [*PLAIN, *job]) for job in jobs]
 
@@ -74,22 +78,22 @@ def test_what_is_wrong_is_said_as_of_a_single_job(job):
     with pytest.raises(InputError) as expected:
         read_job([*PLAIN, *job])
     with pytest.raises(InputError, match=f"^{re.escape(str(expected.value))}$"):
-        SweepReader(PLAIN).read(job)
+        JobReader(()).read([*PLAIN, *job])
 
 
 def test_what_is_wrong_with_all_jobs_is_said_of_each():
-    reader = SweepReader(["nothing=1"])
+    reader = JobReader(())
     for job in (("tau=0",), ("tau=1",)):
         with pytest.raises(InputError, match="nothing: "):
-            reader.read(job)
+            reader.read(["nothing=1", *job])
 
 
 def test_a_swept_class_of_a_method_counts_as_typed():
     """Values that another class does not take are left out unless they were typed."""
     target = "method._target_=motionexp.methods.full_rank.FullRank"
-    assert "rank" not in SweepReader(PLAIN).read((target,)).method
+    assert "rank" not in JobReader(()).read([*PLAIN, target]).method
     with pytest.raises(InputError, match=r"method\.rank"):
-        SweepReader(PLAIN).read((target, "method.rank=3"))
+        JobReader(()).read([*PLAIN, target, "method.rank=3"])
 
 
 def test_a_name_that_is_a_folder_of_options_is_no_value(tmp_path):
@@ -97,4 +101,18 @@ def test_a_name_that_is_a_folder_of_options_is_no_value(tmp_path):
     (tmp_path / "references" / "few.yaml").touch()
     path = f"hydra.searchpath=[file://{tmp_path}]"
     with pytest.raises(InputError, match="references: "):
-        SweepReader([path]).read(("references=few",))
+        JobReader([path]).read([path, "references=few"])
+
+
+def test_a_reader_is_kept_until_a_file_of_options_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(compose, "CONF", Path(shutil.copytree(CONF, tmp_path / "conf")))
+    reader = job_reader(["tau=0"])
+    assert job_reader(["model=tiny_unet3d"]) is reader
+    with (tmp_path / "conf" / "model" / "family" / "bundled.yaml").open("a") as file:
+        file.write("# one more line\n")
+    assert job_reader(["tau=0"]) is not reader
+
+
+def test_a_reader_for_folders_of_one_s_own_is_not_kept(tmp_path):
+    path = f"hydra.searchpath=[file://{tmp_path}]"
+    assert job_reader([path]) is not job_reader([path])
