@@ -142,9 +142,10 @@ class DiTFlow(OptimizedGuidance):
 
     def batch_losses(self, reader: Reader, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
         """Mean squared differences (B,) of the sample's displacements to the reference's, eq. 8."""
+        flows = self.flows  # first: the reader's hooks act until it is closed, on the reference too
         attended = reader.attention(x_t, t, captions, self.places)
         losses = []
-        for part, reference in zip(attended, self.flows, strict=True):
+        for part, reference in zip(attended, flows, strict=True):
             squared = (self.flow(part, soft=True) - reference).square()  # (B, F, F, P, 2)
             if self.variant == "authors_code":
                 moves = (reference != 0).any(dim=-1)[0]  # (F, F, P)

@@ -41,7 +41,7 @@ def test_a_cell_is_guided_and_nothing_is_trained(guided, monkeypatch):
     assert {(row.method, row.tau, row.train_steps, row.adapter_steps) for row in of_method} == {
         ("ditflow", 0, 0, 2)
     }
-    assert of_method[0].versions == {"guidance": 1, "sampling": 2}
+    assert of_method[0].versions == {"guidance": 2, "sampling": 2}
     (cell,) = [cell for cell in cells(cfg) if cell.name == of_method[0].adapter_id]
     assert not (cell / "adapter").exists()
     monkeypatch.setattr(sampling, "sample_latents", None)

@@ -122,6 +122,14 @@ def test_the_reference_is_read_clean_at_t_0_with_the_empty_caption(dit, monkeypa
     assert shapes == {(1, 3, 3, 6, 2)}
 
 
+def test_injected_keys_and_values_change_nothing_that_is_read_from_the_reference(dit):
+    method, alone = (guidance("ditflow", dit, Window(700), injection=True) for _ in range(2))
+    sampled(dit, method)
+    assert method.losses
+    for guiding, clean in zip(method.flows, alone.flows, strict=True):
+        assert torch.equal(guiding, clean)
+
+
 def test_the_learning_rate_falls_linearly_to_its_last_value(loaded, monkeypatch):
     rates, adam = [], torch.optim.Adam
     method = guidance("ditflow", loaded, injection=False, optimization_steps=1)
