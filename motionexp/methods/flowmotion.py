@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.hooks import Hooks, Predict, activation_hooks
 from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide
 from motionexp.diffusion.schedule import Window
@@ -69,18 +70,20 @@ class FlowMotion(OptimizedGuidance):
         """See `GuidanceMethod.move`."""
         noised = self.backbone.schedule.add_noise(self.reference.latents, self.noise, t)
         captions = self.reference.conditioning.repeat(len(x_t))
-        self._target = self.predicted(noised, t, captions)
+        self._target = self.predicted(self.backbone.predict, noised, t, captions)
         return super().move(x_t, t, guide)
 
-    def predicted(self, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
+    def predicted(self, predict: Predict, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
         """The x_0 (B, C, F, h, w) that is predicted at x_t; gradients pass through x_t alone."""
         with torch.no_grad():
-            output = self.backbone.predict(x_t, t, captions).float()
-        return self.backbone.schedule.to_x0(x_t, output, t)
+            output = predict(x_t, t, captions)
+        assert output is not None  # no hook stops the pass
+        return self.backbone.schedule.to_x0(x_t, output.float(), t)
 
     def batch_losses(self, reader: Reader, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
         """Weighted squared differences (B,) of x_0, and of its absolute changes from frame to frame."""
-        ours, theirs = self.predicted(x_t, t, captions), self._target
+        with activation_hooks(self.backbone, self.shape, Hooks(self.injected)) as predict:
+            ours, theirs = self.predicted(predict, x_t, t, captions), self._target
         losses = self.weight * _mean_square(ours, theirs)
         if ours.shape[2] > 1:
             changes = _mean_square(ours.diff(dim=2).abs(), theirs.diff(dim=2).abs())
