@@ -21,8 +21,9 @@ class FlowMotion(OptimizedGuidance):
     changes from frame to frame. The network's output counts as a constant: gradients reach x_t through x_0 =
     x_t - sigma output alone, so that no activations are kept. Adam lowers the loss by the latents.
 
-    Published for flow matching, Wan at a shift of 3, where the first 10 of 50 steps are t >= 930; with other
-    schedules x_0 is what their outputs imply. Differences from the authors' code: both predictions are of
+    Published for flow matching, Wan at a shift of 3: its first 10 of 50 steps are t >= 930, the default of
+    `tau`. On evenly spaced timesteps the same share of steps is t >= 800. With other schedules x_0 is what
+    their outputs imply. Differences from the authors' code: both predictions are of
     the branch with the caption, without classifier-free guidance, and the velocity is not regularised.
 
     Cost of a guided step: `optimization_steps` + 1 forward passes; no backward pass.

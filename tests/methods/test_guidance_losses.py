@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from motionexp.config.compose import load
 from motionexp.diffusion import inversion
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.hooks import Attended
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -192,6 +194,12 @@ def test_flowmotions_target_is_predicted_for_the_noised_reference(loaded):
     with torch.no_grad():
         expected = loaded.schedule.to_x0(noised, loaded.predict(noised, t, watched.conditioning), t)
     torch.testing.assert_close(method._target, expected)
+
+
+def test_flowmotions_window_is_the_first_10_of_50_steps_at_its_shift():
+    window = Window(load(["method=flowmotion"]).tau)
+    steps = FlowSchedule(shift=3.0).timesteps(50)
+    assert [window.contains(t) for t in steps] == [True] * 10 + [False] * 40
 
 
 def test_nearest_neighbours_of_latents(loaded):
