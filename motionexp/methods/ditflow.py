@@ -93,7 +93,8 @@ class DiTFlow(OptimizedGuidance):
             raise InputError(f"method.frames_at_once={frames_at_once}: a whole number from 1")
         if temperature <= 0:
             raise InputError(f"method.temperature={temperature:g}: a number above 0")
-        optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer)
+        reaches_last = variant == "paper"
+        optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer, reaches_last)
         injected = Injection(backbone, injection_blocks) if injection else None
         super().__init__(backbone, window, optimization, injected)
         self.places = flow_places(backbone, [blocks] if isinstance(blocks, int) else blocks)

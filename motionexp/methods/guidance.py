@@ -270,6 +270,7 @@ class Optimization:
     Attributes:
         steps: of the optimizer, which is new at each guided step; from 1.
         first_rate, last_rate: learning rates at the first and the last guided step.
+        reaches_last: False: the rate falls as if one more guided step followed, which had `last_rate`.
         optimizer: adam, adamw or sgd, with torch's other defaults.
     """
 
@@ -277,6 +278,7 @@ class Optimization:
     first_rate: float = 0.002
     last_rate: float = 0.001
     optimizer: str = "adam"
+    reaches_last: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -291,7 +293,7 @@ class Optimization:
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of the guided step of a number, from 0, of `steps`."""
-        share = step / max(1, steps - 1)
+        share = step / max(1, steps - self.reaches_last)
         return self.first_rate + share * (self.last_rate - self.first_rate)
 
 

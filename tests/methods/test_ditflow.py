@@ -130,16 +130,17 @@ def test_injected_keys_and_values_change_nothing_that_is_read_from_the_reference
         assert torch.equal(guiding, clean)
 
 
-def test_the_learning_rate_falls_linearly_to_its_last_value(loaded, monkeypatch):
+@pytest.mark.parametrize(("variant", "falls"), [("paper", 3), ("authors_code", 4)])
+def test_the_learning_rate_falls_linearly_to_its_last_value(variant, falls, loaded, monkeypatch):
     rates, adam = [], torch.optim.Adam
-    method = guidance("ditflow", loaded, injection=False, optimization_steps=1)
+    method = guidance("ditflow", loaded, injection=False, optimization_steps=1, variant=variant)
     monkeypatch.setitem(
         __import__("motionexp.methods.guidance").methods.guidance.OPTIMIZERS,
         "adam",
         lambda leaves, lr: (rates.append(lr), adam(leaves, lr=lr))[1],
     )
     sampled(loaded, method)
-    assert rates == pytest.approx([0.002, 0.002 - 0.001 / 3, 0.002 - 0.002 / 3, 0.001])
+    assert rates == pytest.approx([0.002 - 0.001 * step / falls for step in range(4)])
 
 
 def test_injected_keys_and_values_are_those_of_the_noised_reference(dit):
