@@ -1,5 +1,7 @@
 """FlowMotion: the predicted clean video follows that of the reference, without gradients of the network."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -52,10 +54,11 @@ class FlowMotion(OptimizedGuidance):
         injection: bool = False,
         injection_blocks: list[int] | None = None,
     ) -> None:
-        if min(weight, weight_of_changes) < 0 or weight == weight_of_changes == 0:
+        weights = weight, weight_of_changes
+        if not all(0 <= value < math.inf for value in weights) or not any(weights):
             raise InputError(
-                f"method.weight={weight:g}, method.weight_of_changes={weight_of_changes:g}: numbers from 0,"
-                " and not both 0"
+                f"method.weight={weight:g}, method.weight_of_changes={weight_of_changes:g}: finite numbers"
+                " from 0, and not both 0"
             )
         injected = Injection(backbone, injection_blocks) if injection else None
         optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer)

@@ -25,6 +25,7 @@ from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide, SamplerSettings, StepGuidance
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.bounds import check_blocks, check_positive
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 OPTIMIZERS: Mapping[str, type[torch.optim.Adam | torch.optim.AdamW | torch.optim.SGD]] = {
@@ -81,12 +82,14 @@ class GuidanceMethod(StepGuidance):
 
     Attributes:
         trains: False; the settings of trainings do not apply.
+        mixes: whether `scale` is a share, from 0 to 1.
         window: the guided timesteps; may be replaced at any time.
         scale: strength of the guidance, 1 as published.
         losses: of the last batch, by guided timestep, the losses (B,) before each optimizer step.
     """
 
     trains: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
 
     def __init__(self, backbone: Backbone, window: Window) -> None:
         self.backbone, self.window = backbone, window
@@ -105,9 +108,21 @@ class GuidanceMethod(StepGuidance):
         return False
 
     @property
+    def needs_no_eta(self) -> str:
+        """The setting of a method that makes no sense in steps with fresh noise (eta above 0), or empty."""
+        return ""
+
+    @property
     @abstractmethod
     def cost(self) -> StepCost:
         """What the guidance of one video costs."""
+
+    def check(self, scale: float, eta: float) -> None:
+        """Raise InputError for a scale, or an eta of the sampling, that the method does not take."""
+        if self.mixes and scale > 1:
+            raise InputError(f"adapter_scale={scale:g}: method={self.name} mixes with shares from 0 to 1")
+        if eta > 0 and self.needs_no_eta:
+            raise InputError(f"eta={eta:g}: {self.needs_no_eta} needs eta=0")
 
     def watch(self, reference: Guiding) -> None:
         """Take a reference; what is read from it is computed when it is first needed."""
@@ -123,6 +138,7 @@ class GuidanceMethod(StepGuidance):
 
     def start(self, noise: Tensor, guide: Guide, settings: SamplerSettings) -> Tensor:
         """The latents (B, C, F, h, w) from which a batch starts; by default its unit noise."""
+        self.check(self.scale, settings.eta)
         self.noise, self.losses = noise, {}
         timesteps = self.backbone.schedule.timesteps(settings.steps)
         self.timesteps = [t for t in timesteps if self.is_on(t)]
@@ -187,10 +203,11 @@ class Injection:
     attention of their own, both of a block are replaced.
 
     Raises:
-        InputError: the network has no such block, or no self-attention in it.
+        InputError: no block is named, or the network has no such block, or no self-attention in it.
     """
 
     def __init__(self, backbone: Backbone, blocks: list[int] | None) -> None:
+        check_blocks("injection_blocks", blocks)
         self.backbone = backbone
         if blocks is None:
             blocks = self_attention_blocks(backbone)[:1]
@@ -287,9 +304,7 @@ class Optimization:
             raise InputError(
                 f"method.optimizer={self.optimizer}: one of {', '.join(get_args(OptimizerName))}"
             )
-        for name, rate in (("first_rate", self.first_rate), ("last_rate", self.last_rate)):
-            if rate <= 0:
-                raise InputError(f"method.{name}={rate:g}: a number above 0")
+        check_positive(first_rate=self.first_rate, last_rate=self.last_rate)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of the guided step of a number, from 0, of `steps`."""

@@ -93,6 +93,18 @@ def test_what_a_job_lacks_is_refused_before_weights(guided, monkeypatch):
     ):
         with pytest.raises(InputError, match=named):
             plan_job(guided(**changes))
+    for words in (
+        "ditflow method.zero_shot=true eta=0.5",
+        "motionclone eta=0.5",
+        "time_to_move adapter_scale=2",
+        "injection adapter_scale=2",
+        "inversion adapter_scale=2",
+    ):
+        name, *changed = words.split()
+        of_file = load([f"method={name}", "tau=800", "model.guided_block=null", *changed])
+        given = {"eta": of_file.eta, "adapter_scale": of_file.adapter_scale}
+        with pytest.raises(InputError, match=changed[-1]):
+            plan_job(guided(of_file.method, **given))
     assert any("train_together" in problem for problem in check(guided(train_together=2)))
 
 

@@ -258,6 +258,17 @@ def test_a_coarse_video_moves_as_the_reference_and_its_clocks_run_out(loaded):
         ("time_to_move", {"background_t": 1001.0}, "method.background_t=1001"),
         ("motionclone", {"ramp": 0.6}, "method.ramp=0.6"),
         ("motionclone", {"block": 9}, "block=9"),
+        ("smm", {"blocks": []}, r"method.blocks=\[\]"),
+        ("injection", {"injection_blocks": []}, r"method.injection_blocks=\[\]"),
+        ("nearest", {"temperature": math.nan}, "method.temperature=nan"),
+        ("moft", {"weight": math.nan}, "method.weight=nan"),
+        ("moft", {"weight": math.inf}, "method.weight=inf"),
+        ("motionclone", {"weight": math.nan}, "method.weight=nan"),
+        ("motionclone", {"weight": math.inf}, "method.weight=inf"),
+        ("flowmotion", {"weight": math.nan}, "method.weight=nan"),
+        ("flowmotion", {"weight_of_changes": math.inf}, "method.weight_of_changes=inf"),
+        ("flowmotion", {"first_rate": math.nan}, "method.first_rate=nan"),
+        ("smm", {"last_rate": math.inf}, "method.last_rate=inf"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(name, settings, named, loaded):
