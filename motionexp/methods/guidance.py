@@ -62,11 +62,13 @@ class StepCost(NamedTuple):
     Attributes:
         forward, backward: at each guided sampling step.
         once: forward, for a reference.
+        at_start: whether it sets the first latents and guides no step.
     """
 
     forward: float = 0.0
     backward: float = 0.0
     once: float = 0.0
+    at_start: bool = False
 
 
 class GuidanceMethod(StepGuidance):

@@ -43,7 +43,7 @@ class Inversion(GuidanceMethod):
     @property
     def cost(self) -> StepCost:
         """See `GuidanceMethod.cost`."""
-        return StepCost(once=50)
+        return StepCost(once=50, at_start=True)
 
     def watch(self, reference: Guiding) -> None:
         """See `GuidanceMethod.watch`."""

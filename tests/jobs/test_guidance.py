@@ -17,6 +17,7 @@ from motionexp.jobs.dry_run import job_cost, job_phases
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.measurement import StepSeconds
 from motionexp.jobs.run import run
+from motionexp.jobs.window_notes import window_line
 from tests.support.kept_results import cells
 
 CONTENT = {"weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
@@ -106,6 +107,16 @@ def test_what_a_job_lacks_is_refused_before_weights(guided, monkeypatch):
         with pytest.raises(InputError, match=changed[-1]):
             plan_job(guided(of_file.method, **given))
     assert any("train_together" in problem for problem in check(guided(train_together=2)))
+
+
+def test_a_plan_says_that_inversion_sets_the_start_alone(guided):
+    inversion = {"_target_": "motionexp.methods.inversion.Inversion"}
+    for ends, warned in (((0.0, 1000.0), False), ((400.0, 450.0), True)):
+        job = plan_job(guided(inversion, tau=ends[0], tau_high=ends[1], dry_run=True))
+        notes = job_cost(job, StepSeconds(sampling=1.0, decoding=0.0), 0).notes
+        assert "nothing is trained: inversion sets the latents that the sampling starts from" in notes
+        assert any("the first sampling step" in note for note in notes) is warned
+        assert window_line(job).endswith(": the method sets the latents that the sampling starts from")
 
 
 def test_a_plan_counts_the_networks_evaluations(make, guided):
