@@ -174,9 +174,11 @@ def test_an_optimised_embedding_serves_other_captions(optimise, dit, monkeypatch
     method = guidance("ditflow", dit, Window(500), optimise=optimise, zero_shot=True)
     evaluated = []
     losses = method.batch_losses
-    monkeypatch.setattr(method, "batch_losses", lambda *args: (evaluated.append(args[2]), losses(*args))[1])
+    monkeypatch.setattr(method, "batch_losses", lambda *args: (evaluated.append(args[3]), losses(*args))[1])
     first = sampled(dit, method)
     steps = len(evaluated)
+    learning = dit.guidance_pair(method.reference.conditioning, method.reference.negative)[1]
+    assert all(torch.equal(captions.embeds, learning.embeds) for captions in evaluated)
     assert steps == 2 * 2, "two guided steps of two optimizer steps"
     assert torch.equal(sampled(dit, method), first)
     assert len(evaluated) == steps, "the second sample of a noise optimises nothing"
@@ -216,6 +218,14 @@ def test_positions_are_optimised_from_step_to_step(dit):
 def test_what_cannot_be_is_refused_by_name(settings, named, loaded):
     with pytest.raises(InputError, match=named):
         guidance("ditflow", loaded, **settings)
+
+
+def test_no_scores_are_kept_for_the_backward_pass():
+    kept = set[int]()
+    query, key = (tensor.requires_grad_() for tensor in random_heads())
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.add(x.numel()), x)[1], lambda x: x):
+        attention_displacements(query, key, GRID, temperature=2.0, soft=True, frames_at_once=1)
+    assert max(kept) < 3 * 6**2, "the scores of one frame's tokens with those of all frames"
 
 
 def test_few_scores_are_in_memory_at_once(monkeypatch):
