@@ -23,7 +23,8 @@ from motionexp.config.targets import PACKAGE
 FIT_VERSION = 2
 SAMPLE_VERSION = 2
 PROBE_VERSION = 2
-GUIDANCE_VERSION = 1
+GUIDANCE_VERSIONS = {"ditflow": 2}
+"""Of guidance methods by their names; of those that are not here 1."""
 UNTRAINED_VERSION = 1
 """Of cells that train nothing: their ids do not follow the training's version."""
 # Settings that change nothing of what these probes measure; the inversion's rows name their prompt.
@@ -64,7 +65,8 @@ def adapter_id(
         window = {name: value for name, value in _settings(cfg, "training").items() if name in WINDOW}
         name = method_name(cfg.method) if is_of_package(cfg.method) else cfg.method["_target_"]
         return _digest(
-            "guidance", GUIDANCE_VERSION, parts | window | {"method": {**cfg.method, "_target_": name}}
+            *("guidance", guidance_version(cfg.method)),
+            parts | window | {"method": {**cfg.method, "_target_": name}},
         )
     elif cfg.tau != 1000:
         parts |= _settings(cfg, "training") | {"batch_size": cfg.trainer.draws(cfg.batch_size)}
@@ -121,6 +123,11 @@ def sampling_id(cfg: JobConfig) -> str:
     """Id of the settings of the sampling: with a cell's name it identifies a run of the loggers."""
     parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
     return _digest("run", SAMPLE_VERSION, parts)[:8]
+
+
+def guidance_version(method: Mapping[str, Any]) -> int:
+    """The version of what a guidance method makes of a sampling."""
+    return GUIDANCE_VERSIONS.get(method_name(method), 1) if is_of_package(method) else 1
 
 
 def is_of_package(method: Mapping[str, Any]) -> bool:

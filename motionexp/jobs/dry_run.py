@@ -217,8 +217,10 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     )
     if job.guidance is not None:
         cost, name = job.guidance, method_name(job.tuning)
+        guided = f"guides {on} of {sampler.steps} sampling steps"
+        acts = "sets the latents that the sampling starts from" if cost.at_start else guided
         notes = (
-            f"nothing is trained: {name} guides {on} of {sampler.steps} sampling steps",
+            f"nothing is trained: {name} {acts}",
             *warnings,
             f"guidance of a sample: at most {on * cost.forward:g} forward and {on * cost.backward:g} backward"
             f" evaluations of the network; of a reference: {cost.once:g} forward",

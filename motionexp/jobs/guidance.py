@@ -10,6 +10,7 @@ from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.jobs.evaluation import SampleSettings
 from motionexp.methods.guidance import GuidanceMethod, Guiding, StepCost, make_guidance
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ def guidance_cost(
     backbone: Backbone,
     window: Window,
     references: list[Reference],
+    sampling: SampleSettings,
 ) -> StepCost:
     """What a job's guidance method costs. It loads no weights.
 
     Raises:
-        InputError: the model lacks what the method needs, a reference comes with further videos, or the
-            method samples one video at a time and `memory_limit` asks for several.
+        InputError: the model lacks what the method needs, a reference comes with further videos, the method
+            samples one video at a time and `memory_limit` asks for several, or it does not take a setting of
+            the sampling.
     """
     if several := [reference.name for reference in references if len(reference.trained_on) > 1]:
         raise InputError(
@@ -35,6 +38,7 @@ def guidance_cost(
             " leave it out"
         )
     guidance = make_guidance(method, backbone, window)
+    guidance.check(sampling.adapter_scale, sampling.sampler.eta)
     if memory_limit is not None and guidance.one_at_a_time:
         raise InputError(
             f"memory_limit={memory_limit:g}: method={guidance.name} samples one video at a time with"

@@ -178,7 +178,10 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
 def _guidance_cost(
     cfg: JobConfig, guides: bool, backbone: Backbone, window: Window, references: list[Reference]
 ) -> StepCost | None:
-    return guidance_cost(cfg.method, cfg.memory_limit, backbone, window, references) if guides else None
+    if not guides:
+        return None
+    sampling = sample_settings(cfg)
+    return guidance_cost(cfg.method, cfg.memory_limit, backbone, window, references, sampling)
 
 
 def _as_yaml(cfg: JobConfig) -> str:

@@ -377,9 +377,7 @@ class Job:
             "strata": dict(reference.strata),
             "adapter_id": cell.folder.name,
             "training_seed": record.get("seed"),
-            "versions": provenance.versions(
-                record, probes=self.plan.probe is not None, guides=self.plan.guidance is not None
-            ),
+            "versions": provenance.versions(record, self.plan),
             "method": self.plan.method,
             "tau": float(self.window.low),
             **self.plan.adapter_steps.fields,

@@ -30,7 +30,7 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.kept import kept
 from motionexp.jobs.references import Size
-from motionexp.jobs.window_notes import boundary_notes, expert_notes, window_warnings
+from motionexp.jobs.window_notes import boundary_notes, expert_notes, start_warnings, window_warnings
 from motionexp.methods.base import TrainingSettings
 from motionexp.methods.guidance import StepCost
 
@@ -351,6 +351,8 @@ class JobPlan:
     def window_notes(self) -> list[str]:
         """All that a user should know of the window before the job runs, beside `adapter_steps`."""
         schedule = self.backbone.schedule
+        if self.guidance is not None and self.guidance.at_start:
+            return start_warnings(schedule.timesteps(self.sampling.sampler.steps)[0], self.sampling_window)
         return [
             *expert_notes(self.span),
             *window_warnings(self.adapter_steps, self.sampling_window, schedule, self.span),

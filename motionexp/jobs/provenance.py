@@ -7,12 +7,15 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from motionexp.config.ids import GUIDANCE_VERSION, PROBE_VERSION, SAMPLE_VERSION
+from motionexp.config.ids import PROBE_VERSION, SAMPLE_VERSION, guidance_version
 from motionexp.files import PACKAGE
+
+if TYPE_CHECKING:
+    from motionexp.jobs.plan import JobPlan
 
 PACKAGES = (
     "motionexp",
@@ -82,11 +85,11 @@ def origin(device: torch.device) -> Mapping[str, Any]:
     return {"commit": head, "dirty": dirty, "packages": packages(), "device": device_name(device)}
 
 
-def versions(training_record: Mapping[str, Any], *, probes: bool, guides: bool) -> dict[str, int]:
+def versions(training_record: Mapping[str, Any], plan: "JobPlan") -> dict[str, int]:
     """The versions of the stages that make a job's samples."""
-    if probes:
+    if plan.probe is not None:
         return {"probe": PROBE_VERSION}
     # Records from before the version was stored are of version 1.
     training = {"training": training_record.get("version", 1)} if training_record else {}
-    guidance = {"guidance": GUIDANCE_VERSION} if guides else {}
+    guidance = {} if plan.guidance is None else {"guidance": guidance_version(plan.tuning)}
     return training | guidance | {"sampling": SAMPLE_VERSION}

@@ -18,7 +18,10 @@ def window_line(job: "JobPlan") -> str:
     sampling += [f"shift {schedule.shift:.3g}"] if isinstance(schedule, FlowSchedule) else []
     spacing = settings["timestep_spacing"]
     sampling += [f"spacing {spacing}"] if spacing else []
-    return f"{job.model.name}, {', '.join(sampling)}, {_bounds(job.sampling_window)}: {job.adapter_steps}"
+    acts: object = job.adapter_steps
+    if job.guidance is not None and job.guidance.at_start:
+        acts = "the method sets the latents that the sampling starts from"
+    return f"{job.model.name}, {', '.join(sampling)}, {_bounds(job.sampling_window)}: {acts}"
 
 
 def window_warnings(
@@ -44,6 +47,16 @@ def window_warnings(
             f" {advice}"
         ]
     return []
+
+
+def start_warnings(first: float, window: Window) -> list[str]:
+    """That a window lacks the first sampling step, at timestep `first`, where alone a method acts."""
+    if window.is_empty or window.contains(first):
+        return []
+    return [
+        f"{_bounds(window)}: the first sampling step, t = {first:g}, is not in it, and every sample is the"
+        " base model's: the method acts there alone; another tau= or tau_high= changes it"
+    ]
 
 
 def expert_notes(span: Window) -> list[str]:

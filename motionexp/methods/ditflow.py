@@ -15,6 +15,7 @@ from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide, SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.bounds import check_blocks, check_positive
 from motionexp.methods.guidance import (
     Guiding,
     Injection,
@@ -91,12 +92,14 @@ class DiTFlow(OptimizedGuidance):
                 raise InputError(f"method.{name}={value}: one of {', '.join(get_args(kind))}")
         if frames_at_once is not None and frames_at_once < 1:
             raise InputError(f"method.frames_at_once={frames_at_once}: a whole number from 1")
-        if temperature <= 0:
-            raise InputError(f"method.temperature={temperature:g}: a number above 0")
-        optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer)
+        check_positive(temperature=temperature)
+        blocks = [blocks] if isinstance(blocks, int) else blocks
+        check_blocks("blocks", blocks)
+        reaches_last = variant == "paper"
+        optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer, reaches_last)
         injected = Injection(backbone, injection_blocks) if injection else None
         super().__init__(backbone, window, optimization, injected)
-        self.places = flow_places(backbone, [blocks] if isinstance(blocks, int) else blocks)
+        self.places = flow_places(backbone, blocks)
         self.temperature, self.frames_at_once, self.variant = temperature, frames_at_once, variant
         self.optimises_positions, self.zero_shot = optimise == "positions", zero_shot
         if self.optimises_positions:
@@ -109,6 +112,11 @@ class DiTFlow(OptimizedGuidance):
     def one_at_a_time(self) -> bool:
         """See `GuidanceMethod`: the rows of a batch share one positional embedding."""
         return self.optimises_positions
+
+    @property
+    def needs_no_eta(self) -> str:
+        """See `GuidanceMethod`: what was optimised belongs to the noise that a sampling starts from."""
+        return "method.zero_shot=true" if self.zero_shot else ""
 
     def watch(self, reference: Guiding) -> None:
         """See `GuidanceMethod.watch`."""
@@ -142,9 +150,10 @@ class DiTFlow(OptimizedGuidance):
 
     def batch_losses(self, reader: Reader, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
         """Mean squared differences (B,) of the sample's displacements to the reference's, eq. 8."""
+        flows = self.flows  # first: the reader's hooks act until it is closed, on the reference too
         attended = reader.attention(x_t, t, captions, self.places)
         losses = []
-        for part, reference in zip(attended, self.flows, strict=True):
+        for part, reference in zip(attended, flows, strict=True):
             squared = (self.flow(part, soft=True) - reference).square()  # (B, F, F, P, 2)
             if self.variant == "authors_code":
                 moves = (reference != 0).any(dim=-1)[0]  # (F, F, P)
@@ -200,8 +209,6 @@ class DiTFlow(OptimizedGuidance):
 
     def _learn(self, noise: Tensor, settings: SamplerSettings) -> dict[float, list[Tensor]]:
         """What is optimised at every guided step, on the way from noise (1, C, F, h, w)."""
-        if settings.eta > 0:
-            raise InputError(f"eta={settings.eta}: method.zero_shot=true needs eta=0")
         self.noise, self._positions = noise, None
         guide = Guide.of(
             self.backbone,

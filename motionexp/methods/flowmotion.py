@@ -1,9 +1,12 @@
 """FlowMotion: the predicted clean video follows that of the reference, without gradients of the network."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.hooks import Hooks, Predict, activation_hooks
 from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide
 from motionexp.diffusion.schedule import Window
@@ -20,8 +23,9 @@ class FlowMotion(OptimizedGuidance):
     changes from frame to frame. The network's output counts as a constant: gradients reach x_t through x_0 =
     x_t - sigma output alone, so that no activations are kept. Adam lowers the loss by the latents.
 
-    Published for flow matching, Wan at a shift of 3, where the first 10 of 50 steps are t >= 930; with other
-    schedules x_0 is what their outputs imply. Differences from the authors' code: both predictions are of
+    Published for flow matching, Wan at a shift of 3: its first 10 of 50 steps are t >= 930, the default of
+    `tau`. On evenly spaced timesteps the same share of steps is t >= 800. With other schedules x_0 is what
+    their outputs imply. Differences from the authors' code: both predictions are of
     the branch with the caption, without classifier-free guidance, and the velocity is not regularised.
 
     Cost of a guided step: `optimization_steps` + 1 forward passes; no backward pass.
@@ -50,10 +54,11 @@ class FlowMotion(OptimizedGuidance):
         injection: bool = False,
         injection_blocks: list[int] | None = None,
     ) -> None:
-        if min(weight, weight_of_changes) < 0 or weight == weight_of_changes == 0:
+        weights = weight, weight_of_changes
+        if not all(0 <= value < math.inf for value in weights) or not any(weights):
             raise InputError(
-                f"method.weight={weight:g}, method.weight_of_changes={weight_of_changes:g}: numbers from 0,"
-                " and not both 0"
+                f"method.weight={weight:g}, method.weight_of_changes={weight_of_changes:g}: finite numbers"
+                " from 0, and not both 0"
             )
         injected = Injection(backbone, injection_blocks) if injection else None
         optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer)
@@ -69,18 +74,20 @@ class FlowMotion(OptimizedGuidance):
         """See `GuidanceMethod.move`."""
         noised = self.backbone.schedule.add_noise(self.reference.latents, self.noise, t)
         captions = self.reference.conditioning.repeat(len(x_t))
-        self._target = self.predicted(noised, t, captions)
+        self._target = self.predicted(self.backbone.predict, noised, t, captions)
         return super().move(x_t, t, guide)
 
-    def predicted(self, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
+    def predicted(self, predict: Predict, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
         """The x_0 (B, C, F, h, w) that is predicted at x_t; gradients pass through x_t alone."""
         with torch.no_grad():
-            output = self.backbone.predict(x_t, t, captions).float()
-        return self.backbone.schedule.to_x0(x_t, output, t)
+            output = predict(x_t, t, captions)
+        assert output is not None  # no hook stops the pass
+        return self.backbone.schedule.to_x0(x_t, output.float(), t)
 
     def batch_losses(self, reader: Reader, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
         """Weighted squared differences (B,) of x_0, and of its absolute changes from frame to frame."""
-        ours, theirs = self.predicted(x_t, t, captions), self._target
+        with activation_hooks(self.backbone, self.shape, Hooks(self.injected)) as predict:
+            ours, theirs = self.predicted(predict, x_t, t, captions), self._target
         losses = self.weight * _mean_square(ours, theirs)
         if ours.shape[2] > 1:
             changes = _mean_square(ours.diff(dim=2).abs(), theirs.diff(dim=2).abs())

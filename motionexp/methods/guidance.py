@@ -25,6 +25,7 @@ from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide, SamplerSettings, StepGuidance
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.bounds import check_blocks, check_positive
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 OPTIMIZERS: Mapping[str, type[torch.optim.Adam | torch.optim.AdamW | torch.optim.SGD]] = {
@@ -61,11 +62,13 @@ class StepCost(NamedTuple):
     Attributes:
         forward, backward: at each guided sampling step.
         once: forward, for a reference.
+        at_start: whether it sets the first latents and guides no step.
     """
 
     forward: float = 0.0
     backward: float = 0.0
     once: float = 0.0
+    at_start: bool = False
 
 
 class GuidanceMethod(StepGuidance):
@@ -81,12 +84,14 @@ class GuidanceMethod(StepGuidance):
 
     Attributes:
         trains: False; the settings of trainings do not apply.
+        mixes: whether `scale` is a share, from 0 to 1.
         window: the guided timesteps; may be replaced at any time.
         scale: strength of the guidance, 1 as published.
         losses: of the last batch, by guided timestep, the losses (B,) before each optimizer step.
     """
 
     trains: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
 
     def __init__(self, backbone: Backbone, window: Window) -> None:
         self.backbone, self.window = backbone, window
@@ -105,9 +110,21 @@ class GuidanceMethod(StepGuidance):
         return False
 
     @property
+    def needs_no_eta(self) -> str:
+        """The setting of a method that makes no sense in steps with fresh noise (eta above 0), or empty."""
+        return ""
+
+    @property
     @abstractmethod
     def cost(self) -> StepCost:
         """What the guidance of one video costs."""
+
+    def check(self, scale: float, eta: float) -> None:
+        """Raise InputError for a scale, or an eta of the sampling, that the method does not take."""
+        if self.mixes and scale > 1:
+            raise InputError(f"adapter_scale={scale:g}: method={self.name} mixes with shares from 0 to 1")
+        if eta > 0 and self.needs_no_eta:
+            raise InputError(f"eta={eta:g}: {self.needs_no_eta} needs eta=0")
 
     def watch(self, reference: Guiding) -> None:
         """Take a reference; what is read from it is computed when it is first needed."""
@@ -123,6 +140,7 @@ class GuidanceMethod(StepGuidance):
 
     def start(self, noise: Tensor, guide: Guide, settings: SamplerSettings) -> Tensor:
         """The latents (B, C, F, h, w) from which a batch starts; by default its unit noise."""
+        self.check(self.scale, settings.eta)
         self.noise, self.losses = noise, {}
         timesteps = self.backbone.schedule.timesteps(settings.steps)
         self.timesteps = [t for t in timesteps if self.is_on(t)]
@@ -187,10 +205,11 @@ class Injection:
     attention of their own, both of a block are replaced.
 
     Raises:
-        InputError: the network has no such block, or no self-attention in it.
+        InputError: no block is named, or the network has no such block, or no self-attention in it.
     """
 
     def __init__(self, backbone: Backbone, blocks: list[int] | None) -> None:
+        check_blocks("injection_blocks", blocks)
         self.backbone = backbone
         if blocks is None:
             blocks = self_attention_blocks(backbone)[:1]
@@ -270,6 +289,7 @@ class Optimization:
     Attributes:
         steps: of the optimizer, which is new at each guided step; from 1.
         first_rate, last_rate: learning rates at the first and the last guided step.
+        reaches_last: False: the rate falls as if one more guided step followed, which had `last_rate`.
         optimizer: adam, adamw or sgd, with torch's other defaults.
     """
 
@@ -277,6 +297,7 @@ class Optimization:
     first_rate: float = 0.002
     last_rate: float = 0.001
     optimizer: str = "adam"
+    reaches_last: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -285,13 +306,11 @@ class Optimization:
             raise InputError(
                 f"method.optimizer={self.optimizer}: one of {', '.join(get_args(OptimizerName))}"
             )
-        for name, rate in (("first_rate", self.first_rate), ("last_rate", self.last_rate)):
-            if rate <= 0:
-                raise InputError(f"method.{name}={rate:g}: a number above 0")
+        check_positive(first_rate=self.first_rate, last_rate=self.last_rate)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of the guided step of a number, from 0, of `steps`."""
-        share = step / max(1, steps - 1)
+        share = step / max(1, steps - self.reaches_last)
         return self.first_rate + share * (self.last_rate - self.first_rate)
 
 

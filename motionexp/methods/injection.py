@@ -23,8 +23,11 @@ class KeyValueInjection(GuidanceMethod):
         injection_blocks: numbers of the blocks; null: the first with self-attention.
 
     Raises:
-        InputError: the network has no such block, or no self-attention in it.
+        InputError: the network has no such block, or no self-attention in it, or `scale` is above 1 when the
+            sampling starts.
     """
+
+    mixes = True
 
     def __init__(
         self, backbone: Backbone, window: Window, *, injection_blocks: list[int] | None = None

@@ -31,6 +31,8 @@ class Inversion(GuidanceMethod):
         InputError: another prompt, or `scale` above 1 when the sampling starts.
     """
 
+    mixes = True
+
     def __init__(self, backbone: Backbone, window: Window, *, prompt: Prompt = "caption") -> None:
         if prompt not in get_args(Prompt):
             raise InputError(f"method.prompt={prompt}: one of {', '.join(get_args(Prompt))}")
@@ -41,7 +43,7 @@ class Inversion(GuidanceMethod):
     @property
     def cost(self) -> StepCost:
         """See `GuidanceMethod.cost`."""
-        return StepCost(once=50)
+        return StepCost(once=50, at_start=True)
 
     def watch(self, reference: Guiding) -> None:
         """See `GuidanceMethod.watch`."""
@@ -54,12 +56,9 @@ class Inversion(GuidanceMethod):
         first = self.backbone.schedule.timesteps(settings.steps)[0]
         if not self.is_on(first):
             return noise
-        share = self.strength(first)
-        if share > 1:
-            raise InputError(f"adapter_scale={share:g}: method=inversion mixes with shares from 0 to 1")
         key = settings.steps, first
         if key not in self._inverted:
             reference = self.reference
             captions = reference.conditioning if self.prompt == "caption" else reference.empty
             self._inverted[key] = inverted_latents(self.backbone, reference, captions, settings)[first]
-        return mixed_noise(self._inverted[key], noise, share)
+        return mixed_noise(self._inverted[key], noise, self.strength(first))

@@ -32,6 +32,8 @@ class LoRA(TuningMethod):
 
     `is_plain`: the stored matrices alone say what the method does, at all timesteps of its window alike.
 
+    Cost of a step: one forward and backward pass.
+
     Args:
         backbone: the model to tune.
         window: timesteps at which the method is trained and applied.

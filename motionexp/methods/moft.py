@@ -11,6 +11,7 @@ from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide, SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.bounds import check_positive
 from motionexp.methods.guidance import (
     Guiding,
     Injection,
@@ -80,8 +81,7 @@ class MotionFeatures(OptimizedGuidance):
                 raise InputError(f"method.{name}={value}: one of {', '.join(get_args(kind))}")
         if not 0 < share <= 1:
             raise InputError(f"method.share={share:g}: a number above 0 to 1")
-        if weight <= 0:
-            raise InputError(f"method.weight={weight:g}: a number above 0")
+        check_positive(weight=weight)
         if not 0 <= reference_t <= 1000:
             raise InputError(f"method.reference_t={reference_t:g}: a timestep from 0 to 1000")
         injected = Injection(backbone, injection_blocks) if injection else None

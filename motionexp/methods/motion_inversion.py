@@ -27,8 +27,10 @@ class MotionInversion(TuningMethod):
     As in the authors' code, embeddings are in the widest blocks on the way down and up alone (1280 channels
     in ModelScope); in Latte all blocks are equal. The formulas are those of the paper's abstract and the
     authors' code, and the difference of consecutive frames is our reading of its "differential operation".
-    The code has 32 rows of frames whatever the video, a learning rate of 0.02 and 400 steps; rate and steps
-    here are those of `lora`. Sampling starts from `inverted_noise` = 0.5, the code's value.
+    The code has 32 rows of frames whatever the video. Its learning rate is 0.02, and it takes 400 steps. Rate
+    and steps here are those of `lora`; on the real models that rate is 65 times smaller, so that
+    `learning_rate=0.02 train_steps=400` is the authors' training. Sampling starts from `inverted_noise` =
+    0.5, the code's value.
 
     Cost: that of `lora`, without its products. An adapter fits one number of frames and one size.
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.hooks import Attended, Hooks, Predict, activation_hooks
 from motionexp.diffusion.schedule import EVERYWHERE, Window
-from motionexp.errors import InputError
+from motionexp.methods.bounds import check_positive
 from motionexp.methods.dual_lora import layers_of_both
 from motionexp.methods.lora import LoRA
 from motionexp.methods.step import Step
@@ -67,8 +67,7 @@ class MotionMatcher(LoRA):
         weight: float = 2000.0,
     ) -> None:
         self.check_size(rank, alpha)
-        if not 0 < weight < math.inf:
-            raise InputError(f"method.weight={weight:g}: a number above 0")
+        check_positive(weight=weight)
         self.weight = weight
         self.refuse_missing_attention(backbone)
         layers = _tuned_layers(backbone, window, projections, feed_forward)

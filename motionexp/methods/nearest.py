@@ -10,6 +10,7 @@ from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.bounds import check_positive
 from motionexp.methods.guidance import Injection, Optimization, OptimizedGuidance, OptimizerName, StepCost
 
 
@@ -49,8 +50,7 @@ class NearestNeighbours(OptimizedGuidance):
         injection: bool = True,
         injection_blocks: list[int] | None = None,
     ) -> None:
-        if temperature <= 0:
-            raise InputError(f"method.temperature={temperature:g}: a number above 0")
+        check_positive(temperature=temperature)
         if frames_at_once is not None and frames_at_once < 1:
             raise InputError(f"method.frames_at_once={frames_at_once}: a whole number from 1")
         injected = Injection(backbone, injection_blocks) if injection else None

@@ -12,6 +12,7 @@ from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide, SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.bounds import check_blocks
 from motionexp.methods.guidance import (
     Guiding,
     Injection,
@@ -79,6 +80,7 @@ class SpaceTimeFeatures(OptimizedGuidance):
                 raise InputError(f"method.{name}={value}: one of {', '.join(get_args(kind))}")
         if downsampling < 1:
             raise InputError(f"method.downsampling={downsampling}: a whole number from 1")
+        check_blocks("blocks", blocks)
         injected = Injection(backbone, injection_blocks) if injection else None
         optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer)
         super().__init__(backbone, window, optimization, injected)

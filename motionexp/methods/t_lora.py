@@ -29,6 +29,8 @@ class TLoRA(LoRA):
     T-LoRA's orthogonal start of A is left out: the start is that of `LoRA`. The scale alpha / rank is that of
     the full rank at every timestep.
 
+    Cost of a step: one of `lora`.
+
     Args:
         backbone, window, rank, alpha, projections, attention: as of `LoRA`. The network keeps a batch's rows
             in the outermost place.

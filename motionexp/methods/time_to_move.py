@@ -35,6 +35,8 @@ class TimeToMove(GuidanceMethod):
         InputError: `background_t` is no timestep, or `scale` is above 1 when the sampling starts.
     """
 
+    mixes = True
+
     def __init__(self, backbone: Backbone, window: Window, *, background_t: float = 920.0) -> None:
         if not 0 <= background_t <= TIMESTEPS:
             raise InputError(f"method.background_t={background_t:g}: a timestep from 0 to 1000")
@@ -54,10 +56,6 @@ class TimeToMove(GuidanceMethod):
     def start(self, noise: Tensor, guide: Guide, settings: SamplerSettings) -> Tensor:
         """See `GuidanceMethod.start`."""
         super().start(noise, guide, settings)
-        if self.scale > 1:
-            raise InputError(
-                f"adapter_scale={self.scale:g}: method=time_to_move mixes with shares from 0 to 1"
-            )
         first = self.backbone.schedule.timesteps(settings.steps)[0]
         return self._forced(noise, first, first) if self.is_on(first) else noise
 

@@ -23,10 +23,15 @@ class VMC(FullRank):
     With d x_n = x_(n+1) - x_n of latent frames n, it minimizes 1 - cos(d noise_n, d prediction_n), the mean
     over n, where a frame's channels and positions are one vector. What every frame has in common, much of its
     appearance, is in no difference. The authors tune the keyframe network of Show-1 for 400 steps, on a
-    caption without appearance: give such a one with `caption=`.
+    caption without appearance: give such a one with `caption=`. Sampling starts from the reference's latents
+    as the tuned network inverts them, with the empty caption: `inverted_noise` = 1.
 
     Differences from the authors' code, which is the variant `authors_code`: there the differences are
-    absolute values, and each cosine is of the vector over frames at one channel and position.
+    absolute values, and each cosine is of the vector over frames at one channel and position. They clip
+    gradients to a norm of 1; here nothing is clipped. Their rate is 1e-4; rate and steps here are those of
+    `full_rank`.
+
+    Cost of a step: one of `full_rank`; and the inversion of each adapter.
 
     Args:
         backbone, window, projections, attention: as of `FullRank`.
@@ -36,6 +41,8 @@ class VMC(FullRank):
     Raises:
         InputError: as of `FullRank`, or another name, or a backbone with one latent frame.
     """
+
+    inverts_tuned = True
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from motionexp.jobs.dry_run import job_cost, job_phases
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.measurement import StepSeconds
 from motionexp.jobs.run import run
+from motionexp.jobs.window_notes import window_line
 from tests.support.kept_results import cells
 
 CONTENT = {"weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
@@ -42,7 +43,7 @@ def test_a_cell_is_guided_and_nothing_is_trained(guided, monkeypatch):
     assert {(row.method, row.tau, row.train_steps, row.adapter_steps) for row in of_method} == {
         ("ditflow", 0, 0, 2)
     }
-    assert of_method[0].versions == {"guidance": 1, "sampling": 2}
+    assert of_method[0].versions == {"guidance": 2, "sampling": 2}
     (cell,) = [cell for cell in cells(cfg) if cell.name == of_method[0].adapter_id]
     assert not (cell / "adapter").exists()
     monkeypatch.setattr(sampling, "sample_latents", None)
@@ -94,7 +95,29 @@ def test_what_a_job_lacks_is_refused_before_weights(guided, monkeypatch):
     ):
         with pytest.raises(InputError, match=named):
             plan_job(guided(**changes))
+    for words in (
+        "ditflow method.zero_shot=true eta=0.5",
+        "motionclone eta=0.5",
+        "time_to_move adapter_scale=2",
+        "injection adapter_scale=2",
+        "inversion adapter_scale=2",
+    ):
+        name, *changed = words.split()
+        of_file = load([f"method={name}", "tau=800", "model.guided_block=null", *changed])
+        given = {"eta": of_file.eta, "adapter_scale": of_file.adapter_scale}
+        with pytest.raises(InputError, match=changed[-1]):
+            plan_job(guided(of_file.method, **given))
     assert any("train_together" in problem for problem in check(guided(train_together=2)))
+
+
+def test_a_plan_says_that_inversion_sets_the_start_alone(guided):
+    inversion = {"_target_": "motionexp.methods.inversion.Inversion"}
+    for ends, warned in (((0.0, 1000.0), False), ((400.0, 450.0), True)):
+        job = plan_job(guided(inversion, tau=ends[0], tau_high=ends[1], dry_run=True))
+        notes = job_cost(job, StepSeconds(sampling=1.0, decoding=0.0), 0).notes
+        assert "nothing is trained: inversion sets the latents that the sampling starts from" in notes
+        assert any("the first sampling step" in note for note in notes) is warned
+        assert window_line(job).endswith(": the method sets the latents that the sampling starts from")
 
 
 def test_a_plan_counts_the_networks_evaluations(make, guided):

@@ -1,10 +1,12 @@
 """Sampling that starts from a mixture of the inverted reference and noise: `inverted_noise=`."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from motionexp.config.compose import load
 from motionexp.config.effects import check_effects
 from motionexp.data.select import make_reader
 from motionexp.diffusion.inversion import LEAST_STEPS, invert, mixed_noise
@@ -72,6 +74,28 @@ def test_samples_start_from_the_inverted_reference_and_noise(make, starts, monke
     # Another share needs no second inversion.
     monkeypatch.setattr(inverted, "invert", None)
     run(make(inverted_noise=0.5, **settings))
+
+
+def test_vmc_starts_from_latents_that_its_own_adapter_inverts(make, starts, monkeypatch):
+    share = load(["method=vmc"]).inverted_noise
+    assert share == 1
+    vmc = {"_target_": "motionexp.methods.vmc.VMC"}
+    settings = {"references": "one", "inverted_noise": share, "learning_rate": 0.01}
+    run(make(**settings))
+    of_base = starts.copy()
+    starts.clear()
+    gates, original = [], inverted.invert
+
+    def invert(*arguments, gate):
+        gates.append(gate)
+        return original(*arguments, gate=gate)
+
+    monkeypatch.setattr(inverted, "invert", invert)
+    run(replace(make(**settings), method=vmc))
+    (gate,) = gates
+    assert gate is not None, "though the base model's latents of this reference are stored"
+    assert all(torch.equal(start, starts[0]) for start in starts)
+    assert not torch.allclose(starts[0], of_base[0], atol=1e-3)
 
 
 def test_a_method_that_inverts_itself_is_on_in_its_window_alone(make, monkeypatch):

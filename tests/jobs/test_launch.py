@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from motionexp.config import launcher
-from motionexp.config.compose import SweepReader, load
+from motionexp.config.compose import JobReader, load
 from motionexp.errors import InputError
 from motionexp.jobs import launch
 from motionexp.jobs.costs import Rates
@@ -235,14 +235,14 @@ def test_a_dry_run_prints_the_tasks_as_commands_and_writes_nothing(base, jobs, e
 def test_each_job_is_checked_once(more, base, jobs, engine, monkeypatch, tmp_path):
     checked = []
 
-    def read(reader, swept):
-        checked.append(swept)
-        return reading(reader, swept)
+    def read(reader, overrides):
+        checked.append([word for word in overrides if word.startswith("tau=")])
+        return reading(reader, overrides)
 
-    reading = SweepReader.read
-    monkeypatch.setattr(SweepReader, "read", read)
+    reading = JobReader.read
+    monkeypatch.setattr(JobReader, "read", read)
     assert run(["-m", *base, "tau=0,300", *more]) == 0
-    assert checked == [("tau=0",), ("tau=300",)]
+    assert checked == [["tau=0"], ["tau=300"]]
 
 
 def test_an_experiment_checks_each_job_once(base, jobs, monkeypatch, tmp_path):
@@ -252,13 +252,13 @@ def test_an_experiment_checks_each_job_once(base, jobs, monkeypatch, tmp_path):
         "select: {}\nsettings: {}\ncolumns: {}\ntables: []\n"
         "sweep: [model=tiny_latte tau=0, model=tiny_latte tau=300]\n"
     )
-    checked, reading = [], SweepReader.read
+    checked, reading = [], JobReader.read
 
-    def read(reader, swept):
-        checked.append(swept)
-        return reading(reader, swept)
+    def read(reader, overrides):
+        checked.append([word for word in overrides if word.startswith("tau=")])
+        return reading(reader, overrides)
 
-    monkeypatch.setattr(SweepReader, "read", read)
+    monkeypatch.setattr(JobReader, "read", read)
     run([f"experiment={path}", *base])  # of the stubs there are no rows for a table
     assert [cfg.tau for cfg in jobs.ran] == [0, 300]
     assert len(checked) == 2

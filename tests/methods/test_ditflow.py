@@ -122,16 +122,25 @@ def test_the_reference_is_read_clean_at_t_0_with_the_empty_caption(dit, monkeypa
     assert shapes == {(1, 3, 3, 6, 2)}
 
 
-def test_the_learning_rate_falls_linearly_to_its_last_value(loaded, monkeypatch):
+def test_injected_keys_and_values_change_nothing_that_is_read_from_the_reference(dit):
+    method, alone = (guidance("ditflow", dit, Window(700), injection=True) for _ in range(2))
+    sampled(dit, method)
+    assert method.losses
+    for guiding, clean in zip(method.flows, alone.flows, strict=True):
+        assert torch.equal(guiding, clean)
+
+
+@pytest.mark.parametrize(("variant", "falls"), [("paper", 3), ("authors_code", 4)])
+def test_the_learning_rate_falls_linearly_to_its_last_value(variant, falls, loaded, monkeypatch):
     rates, adam = [], torch.optim.Adam
-    method = guidance("ditflow", loaded, injection=False, optimization_steps=1)
+    method = guidance("ditflow", loaded, injection=False, optimization_steps=1, variant=variant)
     monkeypatch.setitem(
         __import__("motionexp.methods.guidance").methods.guidance.OPTIMIZERS,
         "adam",
         lambda leaves, lr: (rates.append(lr), adam(leaves, lr=lr))[1],
     )
     sampled(loaded, method)
-    assert rates == pytest.approx([0.002, 0.002 - 0.001 / 3, 0.002 - 0.002 / 3, 0.001])
+    assert rates == pytest.approx([0.002 - 0.001 * step / falls for step in range(4)])
 
 
 def test_injected_keys_and_values_are_those_of_the_noised_reference(dit):
@@ -165,9 +174,11 @@ def test_an_optimised_embedding_serves_other_captions(optimise, dit, monkeypatch
     method = guidance("ditflow", dit, Window(500), optimise=optimise, zero_shot=True)
     evaluated = []
     losses = method.batch_losses
-    monkeypatch.setattr(method, "batch_losses", lambda *args: (evaluated.append(args[2]), losses(*args))[1])
+    monkeypatch.setattr(method, "batch_losses", lambda *args: (evaluated.append(args[3]), losses(*args))[1])
     first = sampled(dit, method)
     steps = len(evaluated)
+    learning = dit.guidance_pair(method.reference.conditioning, method.reference.negative)[1]
+    assert all(torch.equal(captions.embeds, learning.embeds) for captions in evaluated)
     assert steps == 2 * 2, "two guided steps of two optimizer steps"
     assert torch.equal(sampled(dit, method), first)
     assert len(evaluated) == steps, "the second sample of a noise optimises nothing"
@@ -195,6 +206,10 @@ def test_positions_are_optimised_from_step_to_step(dit):
         ({"variant": "code"}, "method.variant=code"),
         ({"frames_at_once": 0}, "method.frames_at_once=0"),
         ({"temperature": 0.0}, "method.temperature=0"),
+        ({"temperature": math.nan}, "method.temperature=nan"),
+        ({"temperature": math.inf}, "method.temperature=inf"),
+        ({"blocks": []}, r"method.blocks=\[\]"),
+        ({"injection_blocks": []}, r"method.injection_blocks=\[\]"),
         ({"optimization_steps": 0}, "method.optimization_steps=0"),
         ({"first_rate": 0.0}, "method.first_rate=0"),
         ({"optimizer": "lion"}, "method.optimizer=lion"),
@@ -203,6 +218,14 @@ def test_positions_are_optimised_from_step_to_step(dit):
 def test_what_cannot_be_is_refused_by_name(settings, named, loaded):
     with pytest.raises(InputError, match=named):
         guidance("ditflow", loaded, **settings)
+
+
+def test_no_scores_are_kept_for_the_backward_pass():
+    kept = set[int]()
+    query, key = (tensor.requires_grad_() for tensor in random_heads())
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.add(x.numel()), x)[1], lambda x: x):
+        attention_displacements(query, key, GRID, temperature=2.0, soft=True, frames_at_once=1)
+    assert max(kept) < 3 * 6**2, "the scores of one frame's tokens with those of all frames"
 
 
 def test_few_scores_are_in_memory_at_once(monkeypatch):

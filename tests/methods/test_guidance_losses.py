@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from motionexp.config.compose import load
 from motionexp.diffusion import inversion
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.hooks import Attended
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -194,6 +196,12 @@ def test_flowmotions_target_is_predicted_for_the_noised_reference(loaded):
     torch.testing.assert_close(method._target, expected)
 
 
+def test_flowmotions_window_is_the_first_10_of_50_steps_at_its_shift():
+    window = Window(load(["method=flowmotion"]).tau)
+    steps = FlowSchedule(shift=3.0).timesteps(50)
+    assert [window.contains(t) for t in steps] == [True] * 10 + [False] * 40
+
+
 def test_nearest_neighbours_of_latents(loaded):
     method = guidance("nearest", loaded, temperature=3.0, injection=False)
     latents = drawn(1, 4, 2, 2, 3).float().requires_grad_()  # (B, C, F, h, w)
@@ -250,6 +258,17 @@ def test_a_coarse_video_moves_as_the_reference_and_its_clocks_run_out(loaded):
         ("time_to_move", {"background_t": 1001.0}, "method.background_t=1001"),
         ("motionclone", {"ramp": 0.6}, "method.ramp=0.6"),
         ("motionclone", {"block": 9}, "block=9"),
+        ("smm", {"blocks": []}, r"method.blocks=\[\]"),
+        ("injection", {"injection_blocks": []}, r"method.injection_blocks=\[\]"),
+        ("nearest", {"temperature": math.nan}, "method.temperature=nan"),
+        ("moft", {"weight": math.nan}, "method.weight=nan"),
+        ("moft", {"weight": math.inf}, "method.weight=inf"),
+        ("motionclone", {"weight": math.nan}, "method.weight=nan"),
+        ("motionclone", {"weight": math.inf}, "method.weight=inf"),
+        ("flowmotion", {"weight": math.nan}, "method.weight=nan"),
+        ("flowmotion", {"weight_of_changes": math.inf}, "method.weight_of_changes=inf"),
+        ("flowmotion", {"first_rate": math.nan}, "method.first_rate=nan"),
+        ("smm", {"last_rate": math.inf}, "method.last_rate=inf"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(name, settings, named, loaded):

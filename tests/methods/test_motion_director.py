@@ -11,6 +11,7 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.config.compose import load
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods import motion_director
 from motionexp.methods.adapters import save_adapter
 from motionexp.methods.base import TrainingSettings
 from motionexp.methods.motion_director import temporal_loss
@@ -151,6 +152,29 @@ def test_the_authors_code_drops_a_tenth_of_a_loras_output_in_training_alone(back
     # A row's numbers come from its own key: the first three rows of the output belong to the first.
     method._dropped = ("temporal", step.rows([0]))
     assert torch.equal(hook(None, (), ones[:3]), dropped[:3])
+
+
+@pytest.mark.parametrize("skipped", [True, False])
+def test_the_authors_code_trains_without_the_spatial_lora_where_it_is_left_out(
+    skipped, backbone, step, monkeypatch
+):
+    original = deepcopy(backbone)
+    method = stirred(attach("motion_director", backbone, Window(0), variant="authors_code"))
+    monkeypatch.setattr(method, "_skips", lambda step: skipped)
+
+    def of_video() -> torch.Tensor:
+        with torch.no_grad():
+            *frames, video = method.losses(step)
+        assert len(frames) == (not skipped)
+        return video
+
+    with_dropout = of_video()
+    monkeypatch.setattr(motion_director, "DROPOUT", 0.0)
+    tensors = {**method.parameters} if skipped else {**method.parameters, **method.auxiliary}
+    output = merged(original, tensors).predict(step.noisy, step.t, step.conditioning)
+    expected = temporal_loss(output, step.target, step.random_frames("motion director anchor"))
+    torch.testing.assert_close(of_video(), expected, rtol=1e-4, atol=1e-6)
+    assert abs(with_dropout - expected) > 1e-3 * expected, "numbers of the LoRAs' outputs are dropped"
 
 
 def test_an_untrained_a_of_the_authors_code_has_their_deviation(backbone):

@@ -18,13 +18,21 @@ def cosine(first, second):
 
 
 def slow_distance(predicted, true, distance):
-    """1 - the mean cosine, one number after the other."""
+    """1 - the mean cosine, or the mean squared difference, one number after the other."""
     batch, channels, frames, height, width = predicted.shape
     places = [(c, y, x) for c in range(channels) for y in range(height) for x in range(width)]
 
     def changes(latents, b, n, c, y, x):
         return (latents[b, c, n + 1, y, x] - latents[b, c, n, y, x]).item()
 
+    if distance == "l2":
+        squared = [
+            (changes(predicted, b, n, *p) - changes(true, b, n, *p)) ** 2
+            for b in range(batch)
+            for n in range(frames - 1)
+            for p in places
+        ]
+        return sum(squared) / len(squared)
     cosines = []
     for b in range(batch):
         if distance == "cosine":
@@ -37,7 +45,7 @@ def slow_distance(predicted, true, distance):
     return 1 - sum(cosines) / len(cosines)
 
 
-@pytest.mark.parametrize("distance", ["cosine", "authors_code"])
+@pytest.mark.parametrize("distance", ["cosine", "l2", "authors_code"])
 def test_the_loss_is_its_formula(distance):
     stream = torch.Generator().manual_seed(0)
     predicted, true = torch.randn(2, 2, 3, 4, 2, 3, generator=stream, dtype=torch.float64)
