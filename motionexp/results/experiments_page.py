@@ -36,7 +36,15 @@ ORDER = (
         "rank",
         "length",
     ),
-    *("gate", "any-lora", "tuned-baseline-search", "rank-over-t", "flow-matching"),
+    *(
+        "gate",
+        "any-lora",
+        "tuned-baseline-search",
+        "tuned-baseline-search-unet3d",
+        "tuned-baseline",
+        "rank-over-t",
+        "flow-matching",
+    ),
     *("probe-tampering", "probe-motion", "probe-guidance", "shift", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )

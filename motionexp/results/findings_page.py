@@ -41,7 +41,7 @@ SECTIONS = (
         tuple(f"gate-{model}" for model in MODELS),
         "Motion against background leakage of adapters that were trained in the window or at all timesteps,"
         " and applied in the window or always, at three adapter scales.",
-        ("gate", "any-lora", "tuned-baseline-search", "rank-over-t"),
+        ("gate", "any-lora", "tuned-baseline-search", "tuned-baseline", "rank-over-t"),
     ),
     Section(
         "Motion against leakage",
