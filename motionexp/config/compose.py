@@ -145,7 +145,7 @@ class JobReader:
             return None  # which each job says in its own words
 
     def _parsed_value(self, word: str) -> Override | None:
-        """An override that sets the value of a setting; None if it chooses an option, adds or removes."""
+        """An override that sets one value of a setting; None if it chooses, adds, removes or sweeps."""
         try:
             override = self._parser.parse_override(word)
         except HydraException:
@@ -153,6 +153,7 @@ class JobReader:
         name = override.key_or_group
         is_value = (
             override.type is OverrideType.CHANGE
+            and not override.is_sweep_override()
             and override.package is None
             and name.partition(".")[0] in JobConfig.__dataclass_fields__
             and not self._is_group(name)

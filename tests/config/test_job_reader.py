@@ -72,6 +72,8 @@ def test_every_job_is_the_one_that_hydra_composes(jobs, count, compositions):
         ("method.taau=1",),
         ("model=nobody", "tau=0"),
         ("tau=[0",),
+        ("tau=0,700",),
+        ('caption=choice("a","b")',),
     ],
 )
 def test_what_is_wrong_is_said_as_of_a_single_job(job):
