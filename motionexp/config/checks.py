@@ -186,7 +186,7 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
     if cfg.train_together > 1 and (method_name(cfg.method) != "lora" or cfg.preview_every):
         yield f"train_together={cfg.train_together}: needs method=lora and preview_every=0"
     if not is_count and not (references and all(isinstance(name, str) and name for name in references)):
-        yield f"references={cfg.references}: a number from 1, a name, or a list of names"
+        yield f"references={cfg.references}: a number from 1, all, a name, or a list of names"
 
 
 def _logger_problems(cfg: JobConfig) -> Iterator[str]:

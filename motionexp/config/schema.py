@@ -137,7 +137,7 @@ class JobConfig:
     scoring: ScoringConfig = setting(ScoringConfig, "models behind scores", "content")
 
     references: Any = setting(
-        None, "a number or a list of names; null: 1, a probe's 6", "content", rows="never", listed=True)
+        None, "a number, all, or a list of names; null: 1, a probe's 6", "content", rows="never", listed=True)
     edits: list[str] | None = setting(None, "new captions; null: the reference's", "content", rows="never")
     image: str | None = setting(
         None, "a picture, the first frame of all samples, for a model that takes one; null: the suite's for"
@@ -289,7 +289,7 @@ class ScoreConfig:
     folder: str | None = setting(None, "needed: videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
     system: str | None = setting(None, "who made the videos; null: the folder's name", text=True)
     frames: int | None = setting(None, "frames of each video; null: as many as its whole reference", low=1)
-    references: Any = setting(None, "which references, by number or name; null: all of the suite")
+    references: Any = setting(None, "which references, by number or name; null or all: all of the suite")
     edit_kinds: list[str] | None = setting(None, "only edits of these kinds; null: all")
     fit: str = setting("crop", "cut edges off, or show all on black", choices=("crop", "fit"))
     metrics: list[str] | None = setting(None, "metrics to score; null: all that the data allow")

@@ -19,13 +19,16 @@ LISTED = "`python run.py list references`, with your data= and data.path=, names
 def select_references(references: Any, names: Sequence[str], *, probed: bool = False) -> list[str]:
     """The names of the first `references` references, or the names that `references` lists.
 
-    None: the first one, and of a job that probes the first six that there are.
+    "all": every reference of the suite. None: the first one, and of a job that probes the first six, or as
+    many as there are.
 
     Raises:
         InputError: the suite has fewer references, or none of that name.
     """
     if references is None:
         return list(names[: PROBED_REFERENCES if probed else 1])
+    if references == "all":
+        return list(names)
     if isinstance(references, int):
         if references > len(names):
             raise InputError(f"references={references}: there are {len(names)}; {LISTED}")

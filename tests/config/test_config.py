@@ -247,7 +247,8 @@ def test_a_tokenizer_of_letters_and_parts_of_words_names_the_words(base, model_f
 
 def test_references_by_number_and_by_name():
     names = ["r0", "r1", "r2"]
-    for references, chosen in ((2, names[:2]), ("r1", ["r1"]), (["r2", "r0"], ["r2", "r0"])):
+    of_names = (("r1", ["r1"]), (["r2", "r0"], ["r2", "r0"]))
+    for references, chosen in ((2, names[:2]), ("all", names), *of_names):
         assert select_references(references, names) == chosen
     for references, named in ((4, "references=4: .* 3"), (["r3", "r4"], "r3, r4")):
         with pytest.raises(InputError, match=named):

@@ -23,7 +23,7 @@ from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row, append_rows
 from motionexp.results.tables import Table, build
 from tests.support.kept_results import job_row
-from tests.support.made_suites import LENGTHS, make_tgve
+from tests.support.made_suites import LENGTHS, make_davis, make_tgve
 
 # Of a line of the table: what tells the job, and a column's key with its place.
 COLUMNS = {
@@ -286,8 +286,19 @@ def test_a_plan_names_what_jobs_share_and_in_what_they_differ(written, tmp_path)
 def paper_jobs(name: str, model: str, tgve: str, tmp_path):
     overrides = [f"model={model}", "data=tgve", f"data.path={tgve}", f"output={tmp_path}", "dry_run=true"]
     layout, _, jobs = experiment_jobs(name, overrides)
-    assert {(cfg.references, cfg.model.name, cfg.dry_run) for cfg in jobs} == {(76, model, True)}
+    assert {(cfg.references, cfg.model.name, cfg.dry_run) for cfg in jobs} == {("all", model, True)}
     return layout, jobs
+
+
+@pytest.mark.parametrize("name", ["comparison", "edit-kinds"])
+def test_the_papers_jobs_take_all_videos_of_davis_too(name, tmp_path):
+    prompts = {"video": "bear", "caption": "a bear", "subject": "a cat", "scene": "a car"}
+    path = make_davis(tmp_path / "DAVIS", [prompts | {"frame_range": [0, 24, 1]}])
+    data = ["data=davis", f"data.path={path}", f"data.prompts={path / 'prompts.json'}"]
+    overrides = ["model=latte,cogvideox_2b", *data, f"output={tmp_path}", "dry_run=true"]
+    layout, _, jobs = experiment_jobs(name, overrides)
+    assert {(cfg.references, cfg.model.name) for cfg in jobs} == {("all", "latte"), ("all", "cogvideox_2b")}
+    assert "2 jobs, 2 cells" in experiment_text(name, layout, jobs)
 
 
 def test_on_real_models_tau_is_the_second_papers_table_1(tgve, tmp_path):
