@@ -10,7 +10,7 @@ from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.checks import missing_attention
 from motionexp.config.memory import GROUPED, device_problems
-from motionexp.config.schema import JobConfig, is_guidance, method_name
+from motionexp.config.schema import JobConfig, ModelConfig, is_guidance, method_name
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import perturbed_places
@@ -47,7 +47,7 @@ def _check_blocks(cfg: JobConfig) -> None:
     """Raises InputError for settings of a network's blocks where a backbone does not move its blocks."""
     names = {"offload": cfg.offload in GROUPED, "network_precision": cfg.network_precision != "auto"}
     for name in (name for name, is_set in names.items() if is_set):
-        if not _backbone_class(cfg).moves_blocks:
+        if not _backbone_class(cfg.model).moves_blocks:
             value = getattr(cfg, name)
             raise InputError(f"{name}={value}: the backbone of model={cfg.model.name} has no such setting")
 
@@ -74,24 +74,24 @@ def check_backbone(
             raise InputError(f"stg_blocks={stg_blocks}: {error}") from error
 
 
-def lacks_files(cfg: JobConfig) -> bool:
+def lacks_files(model: ModelConfig) -> bool:
     """Whether some of the model's files are still on its hub; asks no hub."""
-    return is_to_fetch(cfg.model.path, cfg.model.revision, _backbone_class(cfg).parts)
+    return is_to_fetch(model.path, model.revision, _backbone_class(model).parts)
 
 
-def is_planned_first(cfg: JobConfig) -> bool:
+def is_planned_first(model: ModelConfig, dry_run: bool) -> bool:
     """Whether a job's model is still on its hub, and its dry run can be planned without it; asks no hub."""
-    if cfg.dry_run or not lacks_files(cfg):
+    if dry_run or not lacks_files(model):
         return False
     try:
-        find_configuration(cfg.model.path, cfg.model.revision, _backbone_class(cfg).parts)
+        find_configuration(model.path, model.revision, _backbone_class(model).parts)
     except InputError:
         return False
     return True
 
 
-def _backbone_class(cfg: JobConfig) -> type[Backbone]:
-    backbone_class: type[Backbone] = get_object(cfg.model._target_.rpartition(".")[0])
+def _backbone_class(model: ModelConfig) -> type[Backbone]:
+    backbone_class: type[Backbone] = get_object(model._target_.rpartition(".")[0])
     return backbone_class
 
 
@@ -104,12 +104,12 @@ def check_boundary(cfg: JobConfig, *, local_files_only: bool = False) -> None:
         return
     model = cfg.model
     try:
-        folder = find_folder(model.path, model.revision, local_files_only, _backbone_class(cfg).parts)
+        folder = find_folder(model.path, model.revision, local_files_only, _backbone_class(cfg.model).parts)
     except InputError:
         if local_files_only:
             return
         raise
-    weights = weights_hash(folder, _backbone_class(cfg).parts)
+    weights = weights_hash(folder, _backbone_class(cfg.model).parts)
     if model.boundary_weights is None or not weights.startswith(model.boundary_weights):
         raise InputError(
             f"tau=auto: the boundary {model.boundary:g} of model={model.name} was found on weights"
@@ -135,7 +135,9 @@ def _check_captions(references: list[Reference], cfg: JobConfig) -> None:
     for reference in references:
         captions += [reference.caption, *(edit.caption for edit in reference.edits)]
     path, revision = cfg.model.path, cfg.model.revision
-    problems = _backbone_class(cfg).caption_problems(path, list(dict.fromkeys(captions)), revision=revision)
+    problems = _backbone_class(cfg.model).caption_problems(
+        path, list(dict.fromkeys(captions)), revision=revision
+    )
     if problems:
         raise InputError("\n".join(problems))
 
@@ -144,10 +146,10 @@ def _check_attention(cfg: JobConfig) -> None:
     """Raises InputError if the model's family lacks attention that is tuned, or that the method needs."""
     uses_method = cfg.adapter is None and cfg.tau != 1000 and cfg.probe is None
     if uses_method and not is_guidance(cfg.method, cfg.plugins):
-        needs, attentions = get_object(cfg.method["_target_"]).needs, _backbone_class(cfg).attentions
+        needs, attentions = get_object(cfg.method["_target_"]).needs, _backbone_class(cfg.model).attentions
         for problem in missing_attention(method_name(cfg.method), needs, cfg.model.name, attentions):
             raise InputError(problem)
-    choices = (*_backbone_class(cfg).attentions, "all")
+    choices = (*_backbone_class(cfg.model).attentions, "all")
     if cfg.attention not in choices:
         raise InputError(
             f"attention={cfg.attention}: {cfg.model.name} has no such attention apart from its motion"
@@ -169,7 +171,7 @@ def check_grid(cfg: JobConfig) -> None:
     Raises:
         InputError: it has not; names the nearest numbers of steps that would do.
     """
-    backbone_class = _backbone_class(cfg)
+    backbone_class = _backbone_class(cfg.model)
     if cfg.probe not in TREES or not issubclass(backbone_class, PipelineBackbone):
         return
     try:

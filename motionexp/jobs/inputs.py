@@ -57,7 +57,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     """
     # 1. What needs no model.
     reader, output = make_reader(cfg.data), user_path(cfg.output)
-    without_files = cfg.dry_run and lacks_files(cfg)
+    without_files = cfg.dry_run and lacks_files(cfg.model)
     if references is None:
         references = read_references(cfg, reader, decode=not without_files)
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])

@@ -70,7 +70,9 @@ class Job:
     """
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
-        if is_planned_first(cfg):  # so that what is wrong with it is said before anything is fetched
+        if is_planned_first(
+            cfg.model, cfg.dry_run
+        ):  # so that what is wrong with it is said before anything is fetched
             plan_job(replace(cfg, dry_run=True), references)
         plan = plan_job(cfg, references)
         self.console, self.plan, self.advice = console, plan, smaller(cfg)
@@ -368,8 +370,8 @@ class Job:
 
     def row_fields(self, cell: Cell, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a cell share."""
-        sampling = self.plan.sampling
-        record = read_fit_record(self.plan.adapter or cell.adapter)
+        plan, record = self.plan, read_fit_record(self.plan.adapter or cell.adapter)
+        guided_by = None if plan.guidance is None else plan.tuning
         return {
             "suite": reference.suite,
             "reference": reference.name,
@@ -377,14 +379,14 @@ class Job:
             "strata": dict(reference.strata),
             "adapter_id": cell.folder.name,
             "training_seed": record.get("seed"),
-            "versions": provenance.versions(record, self.plan),
-            "method": self.plan.method,
+            "versions": provenance.versions(record, probes=plan.probe is not None, guided_by=guided_by),
+            "method": plan.method,
             "tau": float(self.window.low),
-            **self.plan.adapter_steps.fields,
+            **plan.adapter_steps.fields,
             "train_steps": int(record.get("steps", 0)),
-            "adapter_scale": float(sampling.adapter_scale),
+            "adapter_scale": float(plan.sampling.adapter_scale),
             "seconds": {"fit": float(record.get("seconds", 0.0))},
-            "settings": dict(self.plan.row_settings),
+            "settings": dict(plan.row_settings),
             **self.origin(),
         }
 

@@ -7,15 +7,12 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from motionexp.config.ids import PROBE_VERSION, SAMPLE_VERSION, guidance_version
 from motionexp.files import PACKAGE
-
-if TYPE_CHECKING:
-    from motionexp.jobs.plan import JobPlan
 
 PACKAGES = (
     "motionexp",
@@ -85,11 +82,13 @@ def origin(device: torch.device) -> Mapping[str, Any]:
     return {"commit": head, "dirty": dirty, "packages": packages(), "device": device_name(device)}
 
 
-def versions(training_record: Mapping[str, Any], plan: "JobPlan") -> dict[str, int]:
-    """The versions of the stages that make a job's samples."""
-    if plan.probe is not None:
+def versions(
+    training_record: Mapping[str, Any], *, probes: bool, guided_by: Mapping[str, Any] | None
+) -> dict[str, int]:
+    """The versions of the stages that make a job's samples; `guided_by`: the method, where it guides."""
+    if probes:
         return {"probe": PROBE_VERSION}
     # Records from before the version was stored are of version 1.
     training = {"training": training_record.get("version", 1)} if training_record else {}
-    guidance = {} if plan.guidance is None else {"guidance": guidance_version(plan.tuning)}
+    guidance = {} if guided_by is None else {"guidance": guidance_version(guided_by)}
     return training | guidance | {"sampling": SAMPLE_VERSION}
