@@ -156,7 +156,7 @@ def test_only_visible_videos_play(report, opened):
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     page.wait_for_timeout(800)
     assert page.evaluate(outside) == 0
-    assert page.evaluate("[...motionexp.player.visible].some((video) => !video.paused)")
+    page.wait_for_function("[...motionexp.player.visible].some((video) => !video.paused)")
 
 
 def test_overlays_and_curves_are_drawn(report, opened):
