@@ -37,6 +37,7 @@ from motionexp.jobs.sweeps import (
 )
 from motionexp.jobs.tasks import SweepJob
 from motionexp.jobs.waiting import announced
+from motionexp.results.formats import count_of
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row
@@ -54,11 +55,10 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
         names, edits = subjects_of(cfg)
         count = len(names) * len(training_seeds(cfg))
         samples = count * edits * cfg.seeds
-        counted = (
-            f"{count} cell{'s' * (count != 1)}, {edits} edit{'s' * (edits != 1)}, {cfg.seeds}"
-            f" seed{'s' * (cfg.seeds != 1)}: {samples} sample{'s' * (samples != 1)}"
+        lines.append(
+            f"{number:4}. {in_a_line(differs)}: {count_of(count, 'cell')}, {count_of(edits, 'edit')},"
+            f" {count_of(cfg.seeds, 'seed')}: {count_of(samples, 'sample')}"
         )
-        lines.append(f"{number:4}. {in_a_line(differs)}: {counted}")
         cells, videos = cells + count, videos + samples
     return "\n".join(
         [
@@ -66,8 +66,7 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
             f"cost: {' '.join(layout.cost.split())}",
             f"in every job: {in_a_line(same)}",
             *lines,
-            f"{len(jobs)} job{'s' * (len(jobs) != 1)}, {cells} cell{'s' * (cells != 1)}, {videos}"
-            f" sample{'s' * (videos != 1)}",
+            f"{count_of(len(jobs), 'job')}, {count_of(cells, 'cell')}, {count_of(videos, 'sample')}",
         ]
     )
 
@@ -89,7 +88,7 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
     jobs_with: dict[str, list[str]] = defaultdict(list)
     checked, (fixed, jobs) = [], _jobs(overrides)
     reader = job_reader([*fixed, *hidden])
-    with announced(f"checking the settings of {len(jobs)} job{'s' * (len(jobs) != 1)} ..."):
+    with announced(f"checking the settings of {count_of(len(jobs), 'job')} ..."):
         for swept in jobs:
             try:
                 cfg = reader.read([*fixed, *hidden, *swept])

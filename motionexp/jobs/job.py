@@ -70,9 +70,8 @@ class Job:
     """
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
-        if is_planned_first(
-            cfg.model, cfg.dry_run
-        ):  # so that what is wrong with it is said before anything is fetched
+        # What is wrong with a job is said before anything is fetched.
+        if is_planned_first(cfg.model, cfg.dry_run):
             plan_job(replace(cfg, dry_run=True), references)
         plan = plan_job(cfg, references)
         self.console, self.plan, self.advice = console, plan, smaller(cfg)

@@ -36,7 +36,7 @@ from motionexp.jobs.sweep_table import results_folder
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of, commands_of, cut, pieces_of
 from motionexp.jobs.waiting import announced, loading_libraries
 from motionexp.jobs.worker import RunCommands
-from motionexp.results.formats import duration
+from motionexp.results.formats import count_of, duration
 from motionexp.results.rows import read_rows
 
 MOST_TASKS = 10_000
@@ -241,14 +241,13 @@ def print_tasks(console: Console, plan: SweepPlan, engine: str) -> None:
     """Print the tasks of a launcher as commands."""
     to_do = sum(task.cells for task in plan.tasks)
     console.print(
-        f"{engine}: {len(plan.tasks)} task{'s' * (len(plan.tasks) != 1)}, {to_do} cell{'s' * (to_do != 1)}"
-        f" to do, {len(plan.cells) - to_do} finished",
+        f"{engine}: {count_of(len(plan.tasks), 'task')}, {count_of(to_do, 'cell')} to do,"
+        f" {len(plan.cells) - to_do} finished",
         highlight=False,
     )
     for task in [*plan.tasks, *plan.last]:
         time_of = "" if task.seconds is None else f", about {duration(task.seconds)}"
-        cells = f"{task.cells} cell{'s' * (task.cells != 1)}"
-        console.print(f"task {task.name}: {cells}{time_of}", highlight=False)
+        console.print(f"task {task.name}: {count_of(task.cells, 'cell')}{time_of}", highlight=False)
         for command in task.commands:
             console.print(
                 f"  python run.py {shlex.join(command)}", markup=False, highlight=False, soft_wrap=True
@@ -315,11 +314,13 @@ def _run(
     undo: Callable[[], None],
 ) -> dict[int, Outcome]:
     """Run the tasks of a plan; returns how each ended. `undo` is called where the engine refuses them."""
-    to_do, tasks = sum(task.cells for task in plan.tasks), len(plan.tasks)
-    count = f"{tasks} task{'s' * (tasks != 1)} for {to_do} cell{'s' * (to_do != 1)}, {engine.at_once} at once"
+    to_do = sum(task.cells for task in plan.tasks)
     finished = len(plan.cells) - to_do
-    is_finished = "cell is" if finished == 1 else "cells are"
-    console.print(f"{count}; {finished} {is_finished} finished", highlight=False)
+    console.print(
+        f"{count_of(len(plan.tasks), 'task')} for {count_of(to_do, 'cell')}, {engine.at_once} at once;"
+        f" {count_of(finished, 'cell')} {'is' if finished == 1 else 'are'} finished",
+        highlight=False,
+    )
     console.print(f"plan and logs: {folder.path}", markup=False, highlight=False, soft_wrap=True)
     outcomes: dict[int, Outcome] = {}
     lock, start = Lock(), time.monotonic()

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics, find_metric
 from motionexp.config.scoring import PAIRS
+from motionexp.results.formats import count_of
 from motionexp.results.rows import SANITY_BASELINES, Row
 from motionexp.results.settings_table import EXTERNAL
 from motionexp.results.subjects import reasons_in
@@ -123,12 +124,12 @@ def print_paths(console: Console, label: str, paths: Sequence[Path]) -> None:
 def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no rows"
-    first, count = rows[0], len({row.reference for row in rows})
+    first, references = rows[0], count_of(len({row.reference for row in rows}), "reference")
     if first.method == EXTERNAL:
-        return f"{first.model}, {count} reference{'s' if count > 1 else ''}"
+        return f"{first.model}, {references}"
     about = f"{first.model}, {first.method}, τ = {first.tau:g}, {first.precision}"
     on = f"adapter on in {first.adapter_steps} of {first.steps} steps"
-    return f"{about}, {on}, {count} reference{'s' if count > 1 else ''}"
+    return f"{about}, {on}, {references}"
 
 
 def _print_means(

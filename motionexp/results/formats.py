@@ -109,6 +109,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun, which takes an s in the plural."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def markdown_text(text: str) -> str:
     """A text out of data in Markdown, shown letter by letter and within a cell of a table."""
     return MARKUP.sub(r"\\\g<0>", printable(text))

@@ -22,6 +22,7 @@ from motionexp.probes.analysis.rows import (
     old_appearance,
 )
 from motionexp.results.figures.style import contrast_title
+from motionexp.results.formats import count_of
 
 NAMES = {
     TAMPERING: "Prompt tampering, the words about appearance changed",
@@ -53,12 +54,11 @@ def figures(analysis: Analysis) -> Iterator[Captioned]:
     yield from _prediction(analysis)
 
 
-def _counts(counted: Iterable[tuple[str, int, int]]) -> str:
+def _counts(numbers: Iterable[tuple[str, int, int]]) -> str:
     """The numbers in (contrast, samples, references) in words."""
     words = [
-        f"{contrast_title(contrast)}, {samples} sample{'s' * (samples != 1)}"
-        f" of {references} reference{'s' * (references != 1)}"
-        for contrast, samples, references in counted
+        f"{contrast_title(contrast)}, {count_of(samples, 'sample')} of {count_of(references, 'reference')}"
+        for contrast, samples, references in numbers
     ]
     return "; ".join(dict.fromkeys(words))
 
