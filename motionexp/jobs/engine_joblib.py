@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from motionexp.config.checks import check_device
 from motionexp.config.launcher import PREFIX, JoblibLauncher
-from motionexp.config.ranks import too_many_devices
+from motionexp.config.ranks import check_ranks
 from motionexp.config.schema import JobConfig
 from motionexp.config.threads import COUNTS, available_cores, quotas
 from motionexp.errors import InputError
@@ -45,8 +45,6 @@ class JoblibEngine:
 
     def __init__(self, launcher: JoblibLauncher, jobs: Sequence[JobConfig]) -> None:
         self.gpus, self.devices = gpus_for(jobs), max(cfg.trainer.devices for cfg in jobs)
-        if self.gpus and self.devices > len(self.gpus):
-            raise InputError(too_many_devices(self.devices, len(self.gpus)))
         self.at_once = _at_once(launcher, self.gpus, self.devices)
 
     def attached(self, folder: SweepFolder) -> list[Task]:
@@ -72,11 +70,9 @@ def gpus_for(jobs: Sequence[JobConfig]) -> list[str]:
     """The GPUs of this machine for the processes of a sweep; none where every job computes on the CPU.
 
     Raises:
-        InputError: a job names one GPU, while each process gets one of its own, or a kind that is not here.
+        InputError: a job names one GPU, while each process gets one of its own, or this machine has not the
+            GPUs that a job asks for.
     """
-    for cfg in jobs:
-        if not cfg.dry_run:  # which may be for another machine's GPU
-            check_device(cfg.device)
     if nodes := next((cfg.trainer.num_nodes for cfg in jobs if cfg.trainer.num_nodes > 1), None):
         raise InputError(
             f"trainer.num_nodes={nodes}: only hydra/launcher=submitit_slurm runs on several nodes"
@@ -85,6 +81,10 @@ def gpus_for(jobs: Sequence[JobConfig]) -> list[str]:
         raise InputError(
             f"device={wrong}: the launcher gives each process a GPU of its own; leave device= out"
         )
+    for cfg in jobs:
+        if not cfg.dry_run:  # which may be for another machine's GPUs
+            check_device(cfg.device)
+            check_ranks(cfg)
     return [] if all(cfg.device == "cpu" for cfg in jobs) else visible_gpus()
 
 

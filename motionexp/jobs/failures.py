@@ -22,6 +22,7 @@ STOPS = (KeyboardInterrupt, SystemExit, BrokenPipeError)
 """What the user, the system or the reader of the output ends a process by."""
 # Every other cell would fail as well.
 EVERY_CELLS = (*DISK_ERRORS, *FILES_ERRORS)
+AGAIN = "the same command again runs what failed or is missing, and nothing else"
 LONGEST_ERROR = 300
 """Characters of an error in the table."""
 
@@ -51,10 +52,7 @@ class CellsFailed(Exception):
     def __init__(self, failures: Sequence[Failure], count: int | None = None) -> None:
         self.failures = failures
         of_all = "" if count is None else f" of {count}"
-        super().__init__(
-            f"{len(failures)}{of_all} failed; the same command again runs what failed or is missing, and"
-            " nothing else"
-        )
+        super().__init__(f"{len(failures)}{of_all} failed; {AGAIN}")
 
 
 def in_one_line(error: BaseException) -> str:
@@ -79,6 +77,16 @@ def write_log(cell: Path, error: BaseException) -> Path | None:
         write_whole(cell / LOG_FILE, text.encode(errors="backslashreplace"))
         return cell / LOG_FILE
     return None
+
+
+def last_error(log: Path) -> str:
+    """The last error in the output of a process, without the job's name; empty if it has none."""
+    with suppress(OSError):
+        lines = log.read_text(errors="replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        reasons = [error.partition(" failed: ")[2] or error for error in errors if not error.endswith(AGAIN)]
+        return reasons[-1] if reasons else ""
+    return ""
 
 
 class Failures:

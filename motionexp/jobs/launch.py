@@ -26,18 +26,17 @@ from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import user_path
-from motionexp.jobs.costs import BACKWARD, Rates, costs_of
-from motionexp.jobs.failures import Failure, failures
+from motionexp.jobs.costs import costs_of
+from motionexp.jobs.failures import Failure, failures, last_error
 from motionexp.jobs.finished import read_record
+from motionexp.jobs.model_rates import ModelRates
 from motionexp.jobs.outcomes import OnEnd, Outcome
 from motionexp.jobs.references import read_references
 from motionexp.jobs.sweep_folder import SweepFolder, Task, planned_cells
-from motionexp.jobs.sweep_table import results_folder
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of, commands_of, cut, pieces_of
-from motionexp.jobs.waiting import announced, loading_libraries
+from motionexp.jobs.waiting import announced
 from motionexp.jobs.worker import RunCommands
 from motionexp.results.formats import count_of, duration
-from motionexp.results.rows import read_rows
 
 MOST_TASKS = 10_000
 
@@ -68,6 +67,7 @@ class SweepPlan:
         last: what comes after all tasks: probes that draw their figures from all parts.
         cells: as the plan's file has them.
         finished: where the finished cells of each job are, as `SweepFolder.report` takes them.
+        cut_by: where the costs come from by which tasks are of like length: `ModelRates.source`.
     """
 
     jobs: Sequence[SweepJob]
@@ -76,6 +76,7 @@ class SweepPlan:
     last: list[Task]
     cells: list[dict[str, Any]]
     finished: Mapping[int, list[tuple[str, int, Path]]]
+    cut_by: str
 
     def with_numbers(self, place: "Place") -> "SweepPlan":
         """The plan with the numbers that its tasks have in the sweep's folder."""
@@ -120,7 +121,7 @@ def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int) -> Sw
     with announced("looking for finished cells ..."):
         finished = _finished(jobs, pieces)
     left = [piece for piece in pieces if piece not in finished]
-    rates = _Rates(launcher)
+    rates = ModelRates([job.cfg for job in jobs], launcher)
     cost = costs_of(jobs, rates.of)
     tasks = cut(jobs, left, cost, lambda total: _count(launcher, total, at_once, rates)) if left else []
     seconds = {piece: cost(piece) for piece in pieces if rates.of(jobs[piece.job].cfg).is_measured}
@@ -138,10 +139,11 @@ def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int) -> Sw
     located: dict[int, list[tuple[str, int, Path]]] = defaultdict(list)
     for piece, cells in finished.items():
         located[piece.job] += cells
-    return SweepPlan(jobs, pieces, planned, last, planned_cells(jobs, pieces, task_of, seconds), located)
+    in_plan = planned_cells(jobs, pieces, task_of, seconds)
+    return SweepPlan(jobs, pieces, planned, last, in_plan, located, rates.source)
 
 
-def _count(launcher: Launcher, total: float, at_once: int, rates: "_Rates") -> int:
+def _count(launcher: Launcher, total: float, at_once: int, rates: ModelRates) -> int:
     """How many tasks there are, for their cost in all."""
     if launcher.hours is None:
         return launcher.tasks or at_once
@@ -154,47 +156,6 @@ def _count(launcher: Launcher, total: float, at_once: int, rates: "_Rates") -> i
     if count > MOST_TASKS:
         raise InputError(f"{PREFIX}hours={launcher.hours:g}: {count:,.0f} tasks; at most {MOST_TASKS:,}")
     return max(1, int(count))
-
-
-class _Rates:
-    """The rates of each model, read when they are first asked for."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self.launcher = launcher
-        self._by_folder: dict[str, Rates] = {}
-
-    def of(self, cfg: JobConfig) -> Rates:
-        """Those of finished cells; where costs in seconds are needed, and there are none, those of now."""
-        folder = results_folder(cfg)
-        if str(folder) not in self._by_folder:
-            rates = Rates.of(read_rows(folder)) if folder.is_dir() else Rates()
-            if not rates.is_measured and self.launcher.hours is not None and self.launcher.is_here:
-                rates = estimated(cfg)
-            self._by_folder[str(folder)] = rates
-        return self._by_folder[str(folder)]
-
-    @property
-    def are_measured(self) -> bool:
-        """Whether those that were asked for are in seconds."""
-        return all(rates.is_measured for rates in self._by_folder.values())
-
-
-def estimated(cfg: JobConfig) -> Rates:
-    """The rates of a model by one step of each kind, measured now, as a dry run does."""
-    with loading_libraries():
-        from motionexp.jobs.inputs import plan_job
-        from motionexp.jobs.measurement import measure
-        from motionexp.jobs.memory_plan import rows_of
-    plan = plan_job(replace(cfg, dry_run=True))
-    if not plan.has_weights:
-        return Rates()
-    with announced(f"measuring a step of {cfg.model.name} ..."):
-        seconds = measure(plan, rows_of(plan))
-    sampling = seconds.sampling / seconds.rows
-    training = (
-        seconds.training / cfg.batch_size if plan.trains and plan.probe is None else BACKWARD * sampling
-    )
-    return Rates(training, sampling, seconds.decoding, is_measured=True)
 
 
 def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece]) -> dict[Piece, list[tuple[str, int, Path]]]:
@@ -245,6 +206,7 @@ def print_tasks(console: Console, plan: SweepPlan, engine: str) -> None:
         f" {len(plan.cells) - to_do} finished",
         highlight=False,
     )
+    _print_source(console, plan)
     for task in [*plan.tasks, *plan.last]:
         time_of = "" if task.seconds is None else f", about {duration(task.seconds)}"
         console.print(f"task {task.name}: {count_of(task.cells, 'cell')}{time_of}", highlight=False)
@@ -297,6 +259,11 @@ def launch(
         engine.close()
 
 
+def _print_source(console: Console, plan: SweepPlan) -> None:
+    if plan.cut_by:
+        console.print(f"tasks are cut by {plan.cut_by}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _wait(console: Console, engine: Any, earlier: Mapping[int, Any]) -> None:
     tasks = f"{len(earlier)} tasks that an earlier command submitted are"
     if len(earlier) == 1:
@@ -321,6 +288,7 @@ def _run(
         f" {count_of(finished, 'cell')} {'is' if finished == 1 else 'are'} finished",
         highlight=False,
     )
+    _print_source(console, plan)
     console.print(f"plan and logs: {folder.path}", markup=False, highlight=False, soft_wrap=True)
     outcomes: dict[int, Outcome] = {}
     lock, start = Lock(), time.monotonic()
@@ -352,7 +320,8 @@ def _failures(folder: SweepFolder, outcomes: Mapping[int, Outcome]) -> list[Fail
                 folder.output / cell["cell"] for cell in cells if cell["task"] == number and cell["cell"]
             ]
             of_cells = failures(dict.fromkeys(paths))
-            whole = Failure(f"task {number:03d}", outcome.problem, outcome.log)
+            error = last_error(Path(outcome.log)) if outcome.log and outcome.is_code else ""
+            whole = Failure(f"task {number:03d}", error or outcome.problem, outcome.log)
             failed += of_cells if of_cells and outcome.is_code else [*of_cells, whole]
     return failed
 

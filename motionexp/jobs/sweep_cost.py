@@ -173,7 +173,8 @@ class _Sweep:
         if same:
             return self._steps[same[0]]
         peak = max(node_bytes(job, phase) for phase in job_phases(job, self._parameters(job)))
-        self._lacks |= dict.fromkeys(memory_problems(cfg, job, peak), job.has_weights)
+        problems = [f"{job.model.name}: {problem}" for problem in memory_problems(cfg, job, peak)]
+        self._lacks |= dict.fromkeys(problems, job.has_weights)
         steps = self._steps[sampling, training] = self._steps_of(cfg, job, peak)
         return steps
 

@@ -77,7 +77,7 @@ def cut(
     """
     by_backbone: dict[str, list[Piece]] = defaultdict(list)
     for piece in pieces:
-        by_backbone[_backbone(jobs[piece.job].cfg)].append(piece)
+        by_backbone[backbone_of(jobs[piece.job].cfg)].append(piece)
     costs = [sum(map(cost, of_one)) for of_one in by_backbone.values()]
     tasks: list[list[Piece]] = []
     for of_one, size in zip(by_backbone.values(), shares(costs, count(sum(costs))), strict=True):
@@ -109,7 +109,7 @@ def _spread(blocks: Sequence[list[Piece]], count: int, cost: Callable[[Piece], f
     ]
 
 
-def _backbone(cfg: JobConfig) -> str:
+def backbone_of(cfg: JobConfig) -> str:
     """What the jobs of one task have in common: one network, in one precision, on one device."""
     return repr([getattr(cfg, name) for name in OF_BACKBONE])
 

@@ -1,12 +1,14 @@
 """Which rows belong in one table, and which of them newer versions have replaced."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 
 from motionexp.config.schema import INVERSION_PROMPTS
 from motionexp.errors import InputError
 from motionexp.results.rows import Row, dump_line
 
+MOST_NAMED = 3
+"""Metrics, models or videos that an error names."""
 STAGES = ("training", "sampling", "probe")
 SETTING_FIELDS = (
     *("suite", "reference", "reference_hash", "edit_kind", "edit_caption", "seed", "tau_start", "tau_end"),
@@ -77,8 +79,8 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
     """
     if mixed := mixed_kinds(rows, allow):
         raise InputError(
-            f"rows that do not belong in one table: {'; '.join(mixed)}. Select rows of one kind, or name the"
-            " kind under `allow_mixed` in the layout"
+            f"rows that do not belong in one table: {'; '.join(mixed)}. Select rows of one kind; or, in an"
+            " experiment's file, name the kind under `allow_mixed`"
         )
 
 
@@ -105,11 +107,20 @@ def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
             values_of[kind, subject_of(row)] |= {str(getattr(row, kind))} - {""}
         for stage in STAGES:
             values_of[f"{stage}_version", ""] |= {version_of(row, stage)} - {""}
+    subjects: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (kind, subject), values in sorted(values_of.items()):
+        if len(values) > 1 and kind not in allow:
+            subjects[kind, ", ".join(sorted(values))] += [subject] if subject else []
     return [
-        f"{kind}{f' of {subject}' if subject else ''}: {', '.join(sorted(values))}"
-        for (kind, subject), values in sorted(values_of.items())
-        if len(values) > 1 and kind not in allow
+        f"{kind}{f' of {_listed(of_kind)}' if of_kind else ''}: {values}"
+        for (kind, values), of_kind in subjects.items()
     ]
+
+
+def _listed(subjects: Sequence[str]) -> str:
+    """The first ones by name, and how many others there are."""
+    count = len(subjects) - MOST_NAMED
+    return ", ".join(subjects[:MOST_NAMED]) + (f" and {count} more" if count > 0 else "")
 
 
 def dirty_note(rows: Collection[Row]) -> list[str]:

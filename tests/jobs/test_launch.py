@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from motionexp.config import launcher
+from motionexp.config import launcher, ranks
 from motionexp.config.compose import JobReader, load
 from motionexp.errors import InputError
-from motionexp.jobs import launch
+from motionexp.jobs import engine_submitit, launch, model_rates
 from motionexp.jobs.costs import Rates
 from motionexp.jobs.engine_basic import in_this_process
+from motionexp.jobs.failures import AGAIN
 from motionexp.jobs.outcomes import Outcome
 from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task, in_task
 from motionexp.jobs.task_workers import workers
@@ -98,6 +99,41 @@ def test_a_task_that_fails_stops_no_other_and_the_exit_code_is_1(base, jobs, eng
     shown = capsys.readouterr()
     assert "task 000" in shown.out + shown.err
     assert "the same command" in shown.err
+
+
+def test_a_task_that_is_refused_says_why_in_the_table(base, jobs, engine, tmp_path, monkeypatch, capsys):
+    """As a task's own process writes its errors into its log, the cells' table and the sum at the end."""
+    log = tmp_path / "000.log"
+    log.write_text(f"error: job tau=0 failed: this device is busy\nx\nerror: 1 failed; {AGAIN}\n")
+    monkeypatch.setattr(Outcome, "of_code", lambda code, _: Outcome("exit code 1", str(log), is_code=True))
+    assert run([*JOBLIB, *base, "tau=0,300", "hydra.launcher.tasks=1"]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| task 000")]
+    assert "| this device is busy |" in line
+    log.write_text("killed before it wrote an error\n")
+    assert run([*JOBLIB, *base, "tau=0,300", "hydra.launcher.tasks=1"]) == 1
+    assert "| exit code 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["joblib", "submitit_local"])
+def test_more_gpus_than_there_are_start_no_task(name, base, jobs, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(ranks, "visible_gpus", lambda *_: 0)
+    words = [word for word in base if not word.startswith("device=")]
+    assert run(["-m", f"hydra/launcher={name}", *words, "tau=0,300", "trainer.devices=4"]) == 2
+    assert "trainer.devices=4: this machine has no GPUs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_for_slurm_needs_no_cluster(base, jobs, monkeypatch, capsys):
+    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(engine_submitit, "_answer", lambda _: None)
+    words = ["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", *base, "tau=0,300"]
+    assert run(words) == 2
+    assert "the cluster does not answer" in capsys.readouterr().err
+    assert run([*words, "dry_run=true"]) == 0
+    shown = capsys.readouterr().out
+    assert "the partition is not checked" in shown
+    assert "submitit_slurm: 2 tasks, 2 cells to do" in shown
 
 
 def test_the_plan_keeps_the_tasks_of_earlier_commands(base, jobs, engine, tmp_path, capsys):
@@ -307,12 +343,12 @@ def test_a_launcher_that_is_not_installed_names_its_extra(name, base, jobs, monk
 
 def test_hours_need_a_known_cost(base, jobs, engine, monkeypatch, capsys):
     words = [*JOBLIB, *base, "tau=0,300", "references=2", "hydra.launcher.hours=1"]
-    monkeypatch.setattr(launch, "estimated", lambda _: Rates())
+    monkeypatch.setattr(model_rates, "measured_now", lambda _: Rates())
     assert run(words) == 2
     assert "hydra.launcher.tasks=" in capsys.readouterr().err
     cfg = load(base)
     draws = cfg.train_steps * cfg.batch_size  # of a cell, which then takes half an hour
-    monkeypatch.setattr(launch, "estimated", lambda _: Rates(1800 / draws, 0.0, 0.0, True))
+    monkeypatch.setattr(model_rates, "measured_now", lambda _: Rates(1800 / draws, 0.0, 0.0, True))
     assert run(words) == 0
     assert len(engine.order) == 2
 
