@@ -16,8 +16,11 @@ PEFT_CONFIG_NAME = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-EXPERT = re.compile(r"(?<![a-z])(high|low)(?![a-z])|(?<![a-z])(high|low)noise")
-"""In the name of a LoRA's file: the one of two experts that it is for."""
+EXPERT = (
+    re.compile(r"(?<![a-z])(high|low)[-_. ]?noise"),
+    re.compile(r"(?<![a-z])(high|low)(?![a-z])"),
+)
+"""In the name of a LoRA's file: the one of two experts that it is for, the surer words first."""
 
 
 def adapter_files(adapter: str | Path) -> tuple[Path, ...]:
@@ -53,8 +56,11 @@ def adapter_file(adapter: str | Path) -> Path:
 def expert_of(file: Path) -> str:
     """`high` or `low`: the one of two experts that a file's or its folder's name has; else empty."""
     names = (file.parent.name, file.name) if file.name in FILE_NAMES else (file.name,)
-    matches = [match for name in names if (match := EXPERT.search(name.lower()))]
-    return (matches[-1][1] or matches[-1][2]) if matches else ""
+    for words in EXPERT:
+        matches = [match for name in names if (match := words.search(name.lower()))]
+        if matches:
+            return matches[-1][1]
+    return ""
 
 
 def peft_config_file(file: Path) -> Path | None:

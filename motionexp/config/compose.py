@@ -360,9 +360,10 @@ def explain(error: Exception) -> str:
     reason = str(error.__cause__ or error)
     where = re.match(r"Error merging override (.*)", text, re.DOTALL) or re.search(r"full_key: (.+)", reason)
     expected = next((right for sign, right in EXPECTED.items() if sign in reason), reason.splitlines()[0])
-    about = settings_in(JobConfig).get(where[1].partition("=")[0]) if where else None
+    name, _, value = where[1].partition("=") if where else ("", "", "")
+    about = settings_in(JobConfig).get(name)
     if about is not None and about.timestep:  # of which a percent may have been given
-        expected = about.expected()
+        expected = about.expected(value)
     return f"{where[1]}: {expected}" if where else text
 
 

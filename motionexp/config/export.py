@@ -83,9 +83,16 @@ def load_export(words: Sequence[str]) -> ExportConfig:
 def _model_of(adapter: str) -> str:
     """The option of `model=` that an adapter's file names."""
     name = _stored(adapter_files(adapter)[0], "model")
+    if name is None:
+        raise InputError(
+            f"adapter={adapter}: not saved by motionexp, whose adapters alone can be exported; name the"
+            " folder of a cell, as a run prints it"
+        )
     if name not in options("model"):
-        reason = "names no model" if name is None else f"was tuned on {name}, which is no option of model="
-        raise InputError(f"adapter={adapter}: it {reason}: give model=NAME (and model.path=FOLDER)")
+        raise InputError(
+            f"adapter={adapter}: it was tuned on {name}, which is no option of model=: give model=NAME (and"
+            " model.path=FOLDER)"
+        )
     return name
 
 

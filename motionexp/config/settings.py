@@ -23,6 +23,7 @@ NAME = r"\w[\w.-]*"
 """Of what becomes a folder's name: no slash, and neither `.` nor `..`."""
 REVISION = r"(?!.*\.\.)\w[\w.+/-]*"
 """Of a hub's commit, branch or tag, which is part of a path in the hub's cache; a + joins two."""
+PERCENT = re.compile(r"\d+(\.\d+)?%")
 Rows = Literal["always", "where it matters", "never"]
 Schema = TypeVar("Schema")
 
@@ -67,6 +68,8 @@ class Setting:
         """What a right value is, in words, where `value` was given."""
         if self.choices or self.pattern:
             return one_of(str(value), filter(None, self.choices)) if self.choices else self.help
+        if self.timestep and isinstance(value, str) and PERCENT.fullmatch(value):
+            return f"a timestep from 0 to 1000 is meant, not a share ({10 * float(value[:-1]):g}?)"
         kind = "a timestep" if self.timestep else "a whole number" if self.whole else "a number"
         if self.multiple_of > 1:
             kind = f"a multiple of {self.multiple_of}"

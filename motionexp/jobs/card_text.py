@@ -51,9 +51,8 @@ def _source(content: "CardContent") -> str:
     return content.model.path
 
 
-def _hub_ids(content: "CardContent") -> list[str]:
-    """The backbone's repositories on the hub; none of a bundled model or a folder."""
-    source = _source(content)
+def hub_ids(source: str) -> list[str]:
+    """The repositories on the hub of `model.path`; none of a bundled model or a folder."""
     ids = source.split("+")
     return [] if source.startswith(("bundled:", "/", ".", "~")) or "/" not in source else ids
 
@@ -61,7 +60,7 @@ def _hub_ids(content: "CardContent") -> list[str]:
 def _front_matter(content: "CardContent") -> str:
     from huggingface_hub import ModelCardData
 
-    licence, ids = licence_of(_source(content)), _hub_ids(content)
+    licence, ids = licence_of(_source(content)), hub_ids(_source(content))
     about = {
         "license": licence.key,
         "license_name": licence.name or None,
@@ -85,7 +84,7 @@ def _reference(content: "CardContent") -> str:
 def _summary(content: "CardContent") -> str:
     method, settings = content.about["method"], content.about["settings"]
     rank = f" of rank {settings['rank']}" if "rank" in settings else ""
-    backbone = " and ".join(f"[{name}](https://huggingface.co/{name})" for name in _hub_ids(content))
+    backbone = " and ".join(f"[{name}](https://huggingface.co/{name})" for name in hub_ids(_source(content)))
     captions = "; ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{markdown_text(text)}\N{RIGHT DOUBLE QUOTATION MARK}"
                          for text in _captions(content))  # fmt: skip
     shows = f" Its caption: {captions}." if captions else ""
@@ -325,7 +324,7 @@ def _cell(mean: Mean | None, digits: int) -> str:
 
 
 def _licence(content: "CardContent") -> str:
-    licence, ids = licence_of(_source(content)), _hub_ids(content)
+    licence, ids = licence_of(_source(content)), hub_ids(_source(content))
     if not ids:
         return (
             f"The backbone's: {licence.key}."

@@ -14,6 +14,7 @@ from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.solvers import AdapterSteps, solver_of
 from motionexp.diffusion.window_in_steps import equal_parts, keyframes, span_of, step_weights
+from motionexp.jobs.card_text import hub_ids
 from motionexp.methods.adapters import StoredAdapter
 from motionexp.methods.export_formats import WAN, WAN2GP, shift_node, task_of
 
@@ -171,16 +172,17 @@ def card(
     """
     in_python = cfg.format in ("diffusers", "peft")
     about, recipe = stored.about, stored.about.get("recipe") or {}
-    base = about.get("source") or cfg.model.path
+    ids = hub_ids(cfg.model.path)
+    source = f" ({' and '.join(ids)})" if ids else ""
     lines = [
         "---",
-        f"base_model: {base}",
+        *(["base_model:", *(f"- {repository}" for repository in ids)] if ids else []),
         "library_name: diffusers",
         f"tags: [lora, {task_of(backbone.pipeline)}, motion]",
         "---",
         f"# {cfg.folder.name}",
         "",
-        f"A LoRA for {cfg.model.name} ({base}): the motion of one video, learned by motionexp's method"
+        f"A LoRA for {cfg.model.name}{source}: the motion of one video, learned by motionexp's method"
         f" {about['method']} with rank {about['settings']['rank']} and alpha {about['settings']['alpha']:g}.",
         *([f"Trained on: {'; '.join(recipe['captions'])}."] if recipe.get("captions") else []),
         "",

@@ -16,7 +16,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.window_in_steps import span_of
 from motionexp.errors import InputError
-from motionexp.methods.layer_names import LayerNames
+from motionexp.methods.layer_names import LayerNames, expert_of_keys
 from motionexp.methods.lora import DIFFUSERS_KEY, LoRA
 from motionexp.methods.lora_config import (
     LoRASettings,
@@ -76,7 +76,7 @@ class ExternalFile:
         is_peft: the settings are of peft's adapter_config.json, which describes whatever lies beside it.
         unread: tensors that are no part of a layer of `layers`.
         tensors: how many the file has.
-        expert: of two networks that share the timesteps, the one that the file's name names; else "".
+        expert: of two networks that share the timesteps, the one that it is for; empty: its layers say so.
         window: as JSON, in a file that motionexp has exported; else None.
     """
 
@@ -100,14 +100,15 @@ def read_external(
     Args:
         tensors, metadata: of the file.
         peft_config: the content of peft's adapter_config.json, if it lies beside the file.
-        expert: see `ExternalFile`.
+        expert: the one of two experts that the file's name names, or empty.
 
     Raises:
         InputError: no tensor is part of a LoRA's layer, or a layer has half of its tensors or more than a
-            LoRA; two places state alpha; or the settings are damaged or stand for something else than a LoRA.
+            LoRA; two places state alpha; its name and its layers name two experts; or the settings are
+            damaged or stand for something else than a LoRA.
     """
     layers, unread = _layers(tensors)
-    settings = _diffusers_settings(metadata)
+    settings, expert = _diffusers_settings(metadata), expert_of_keys(layers, expert)
     if peft_config is not None:
         if settings:
             raise InputError(f"{PEFT_CONFIG_NAME} and the file's {DIFFUSERS_KEY} both describe it: keep one")

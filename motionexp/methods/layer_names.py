@@ -1,11 +1,13 @@
 """The layers of a network by the names that LoRA files have for them: diffusers', and the original code's."""
 
 import re
+from collections.abc import Collection
 
 from torch import nn
 
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
 
 LAYERS = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 EXPERTS = ("transformer", "transformer_2")
@@ -28,6 +30,28 @@ def rows_of_layers(backbone: Backbone) -> dict[str, int]:
     network = backbone.network if backbone.key_prefix else backbone.network.get_submodule(EXPERTS[0])
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, LAYERS)}
     return {name: layer.weight.shape[0] for name, layer in layers.items()}
+
+
+def expert_of_keys(keys: Collection[str], expert: str) -> str:
+    """The one of two experts that a file is for; empty: its layers' names say so.
+
+    Args:
+        keys: the layers' names in the file.
+        expert: the one that the file's own name names, as `transformer`. It is for names that begin with
+            `transformer`, which diffusers writes for either expert in a file of its own.
+
+    Raises:
+        InputError: the layers are of the other expert alone.
+    """
+    components = [match[1] for key in keys if (match := COMPONENT.match(START.sub("", key)))]
+    if EXPERTS[1] not in components:
+        return expert
+    if expert == EXPERTS[0] and set(components) == {EXPERTS[1]}:
+        raise InputError(
+            f"its keys name {EXPERTS[1]}, the expert for low noise, and its own name has the word high;"
+            " rename the file, or its keys"
+        )
+    return ""
 
 
 class LayerNames:

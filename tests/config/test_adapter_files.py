@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config.adapter_files import FILE_NAMES, adapter_files, peft_config_file
+from motionexp.config.adapter_files import FILE_NAMES, adapter_files, expert_of, peft_config_file
 from motionexp.errors import InputError
 
 
@@ -59,3 +59,17 @@ def test_settings_belong_to_pefts_own_file_alone(tmp_path: Path) -> None:
     written(tmp_path, "adapter_config.json", "adapter_model.safetensors", "adapter.safetensors")
     assert peft_config_file(tmp_path / "adapter_model.safetensors") == tmp_path / "adapter_config.json"
     assert peft_config_file(tmp_path / "adapter.safetensors") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expert"),
+    [
+        ("wan_HighNoise.safetensors", "high"),
+        ("wan-low.safetensors", "low"),
+        ("low_noise_high_kick.safetensors", "low"),
+        ("high_kick_low-noise.safetensors", "low"),
+        ("highway_slow.safetensors", ""),
+    ],
+)
+def test_a_file_s_name_names_an_expert(name: str, expert: str) -> None:
+    assert expert_of(Path(name)) == expert

@@ -11,6 +11,7 @@ from motionexp.backbones.stock_pipelines import callback_lines
 from motionexp.cli import main
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
+from motionexp.jobs.card_text import hub_ids
 from motionexp.methods.adapters import save_adapter
 from motionexp.methods.lora import LoRA
 from motionexp.methods.motion_director import MotionDirector
@@ -43,6 +44,32 @@ def test_a_method_that_starts_from_inverted_noise_is_said_to(tmp_path: Path) -> 
     words = ["export", "format=peft", f"adapter={save(tmp_path / 'a', backbone, MotionDirector)}"]
     assert main([*words, f"folder={tmp_path / 'new'}"]) == 0
     assert "`inverted_noise=0.5`" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_the_base_model_is_named_by_its_repositories_alone(tmp_path: Path) -> None:
+    """No path of the user's machine is in what is published; AnimateDiff's weights are of two."""
+    backbone = load_backbone("bundled:tiny_latte")
+    words = ["export", "format=peft", f"adapter={save(tmp_path / 'a', backbone, LoRA)}"]
+    assert main([*words, f"folder={tmp_path / 'new'}"]) == 0
+    readme = (tmp_path / "new" / "README.md").read_text()
+    assert "base_model" not in readme
+    assert "bundled:" not in readme
+    assert hub_ids(f"{tmp_path}/wan") == hub_ids("~/wan") == []
+    assert hub_ids("emilianJR/epiCRealism+guoyww/animatediff") == [
+        "emilianJR/epiCRealism",
+        "guoyww/animatediff",
+    ]
+
+
+def test_a_file_that_motionexp_has_not_saved_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = load_backbone("bundled:tiny_latte")
+    words = ["export", "format=peft", f"folder={tmp_path / 'new'}"]
+    assert main([*words, f"adapter={save(tmp_path / 'a', backbone, LoRA)}"]) == 0
+    words = ["export", "format=peft", f"folder={tmp_path / 'again'}", f"adapter={tmp_path / 'new'}"]
+    assert main(words) == 2
+    assert "not saved by motionexp" in capsys.readouterr().err
 
 
 def test_a_pipeline_with_the_older_callback_keeps_the_window() -> None:
