@@ -27,6 +27,7 @@ class MotionInversion(TuningMethod):
     As in the authors' code, embeddings are in the widest blocks on the way down and up alone (1280 channels
     in ModelScope); in Latte all blocks are equal. The formulas are those of the paper's abstract and the
     authors' code, and the difference of consecutive frames is our reading of its "differential operation".
+    In the code the first frame keeps m_v; this takes 0, because m_v of a frame has its appearance.
     The code has 32 rows of frames whatever the video. Its learning rate is 0.02, and it takes 400 steps. Rate
     and steps here are those of `lora`; on the real models that rate is 65 times smaller, so that
     `learning_rate=0.02 train_steps=400` is the authors' training. Sampling starts from `inverted_noise` =

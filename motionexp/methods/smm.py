@@ -37,7 +37,8 @@ class SpaceTimeFeatures(OptimizedGuidance):
     by the latents. The reference is inverted, and read at the same timestep. The sampling starts from the low
     frequencies of its inverted latents, and from the high frequencies of the noise.
 
-    The formula is that of the authors' code. Differences from the code: it reads three modules of a U-Net's
+    The formula is that of the authors' code. Differences from the code: its mean has each frame with itself
+    too, which adds a constant and makes gradients (F - 1) / F times ours; it reads three modules of a U-Net's
     second block on the way up, and this the block's output; it inverts in 999 steps, and this in at least
     50; it repeats every step after adding noise again (restart sampling), and this does not. DiTFlow's port
     to transformers is `source=clean`, `initial_latents=noise` and `injection=true`; the mistake in the port's
