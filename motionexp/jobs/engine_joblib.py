@@ -22,7 +22,7 @@ from motionexp.files import PACKAGE
 from motionexp.jobs.outcomes import OnEnd, Outcome
 from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task
 from motionexp.jobs.worker import RunCommands, Work, as_line, visible_gpus
-from motionexp.results.formats import count_of
+from motionexp.results.formats import amount
 
 START = (
     "import sys; from motionexp.cli import run_commands; from motionexp.jobs.worker import run_from_stdin;"
@@ -93,7 +93,7 @@ def _at_once(launcher: JoblibLauncher, gpus: Sequence[str], devices: int) -> int
     most = max(1, (len(gpus) or _cores()) // devices)
     if gpus and launcher.n_jobs is not None and launcher.n_jobs > most:
         raise InputError(
-            f"{PREFIX}n_jobs={launcher.n_jobs}: a process takes {count_of(devices, 'GPU')}, and this"
+            f"{PREFIX}n_jobs={launcher.n_jobs}: a process takes {amount(devices, 'GPU')}, and this"
             f" machine has {len(gpus)} ({', '.join(gpus)}); device=cpu runs on the cores"
         )
     return launcher.n_jobs or most

@@ -37,7 +37,7 @@ from motionexp.jobs.sweeps import (
 )
 from motionexp.jobs.tasks import SweepJob
 from motionexp.jobs.waiting import announced
-from motionexp.results.formats import count_of
+from motionexp.results.formats import amount
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row
@@ -56,8 +56,8 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
         count = len(names) * len(training_seeds(cfg))
         samples = count * edits * cfg.seeds
         lines.append(
-            f"{number:4}. {in_a_line(differs)}: {count_of(count, 'cell')}, {count_of(edits, 'edit')},"
-            f" {count_of(cfg.seeds, 'seed')}: {count_of(samples, 'sample')}"
+            f"{number:4}. {in_a_line(differs)}: {amount(count, 'cell')}, {amount(edits, 'edit')},"
+            f" {amount(cfg.seeds, 'seed')}: {amount(samples, 'sample')}"
         )
         cells, videos = cells + count, videos + samples
     return "\n".join(
@@ -66,7 +66,7 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
             f"cost: {' '.join(layout.cost.split())}",
             f"in every job: {in_a_line(same)}",
             *lines,
-            f"{count_of(len(jobs), 'job')}, {count_of(cells, 'cell')}, {count_of(videos, 'sample')}",
+            f"{amount(len(jobs), 'job')}, {amount(cells, 'cell')}, {amount(videos, 'sample')}",
         ]
     )
 
@@ -88,7 +88,7 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
     jobs_with: dict[str, list[str]] = defaultdict(list)
     checked, (fixed, jobs) = [], _jobs(overrides)
     reader = job_reader([*fixed, *hidden])
-    with announced(f"checking the settings of {count_of(len(jobs), 'job')} ..."):
+    with announced(f"checking the settings of {amount(len(jobs), 'job')} ..."):
         for swept in jobs:
             try:
                 cfg = reader.read([*fixed, *hidden, *swept])

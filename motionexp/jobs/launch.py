@@ -36,7 +36,7 @@ from motionexp.jobs.sweep_folder import SweepFolder, Task, planned_cells
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of, commands_of, cut, pieces_of
 from motionexp.jobs.waiting import announced
 from motionexp.jobs.worker import RunCommands
-from motionexp.results.formats import count_of, duration
+from motionexp.results.formats import amount, duration
 
 MOST_TASKS = 10_000
 
@@ -202,14 +202,14 @@ def print_tasks(console: Console, plan: SweepPlan, engine: str) -> None:
     """Print the tasks of a launcher as commands."""
     to_do = sum(task.cells for task in plan.tasks)
     console.print(
-        f"{engine}: {count_of(len(plan.tasks), 'task')}, {count_of(to_do, 'cell')} to do,"
+        f"{engine}: {amount(len(plan.tasks), 'task')}, {amount(to_do, 'cell')} to do,"
         f" {len(plan.cells) - to_do} finished",
         highlight=False,
     )
     _print_source(console, plan)
     for task in [*plan.tasks, *plan.last]:
         time_of = "" if task.seconds is None else f", about {duration(task.seconds)}"
-        console.print(f"task {task.name}: {count_of(task.cells, 'cell')}{time_of}", highlight=False)
+        console.print(f"task {task.name}: {amount(task.cells, 'cell')}{time_of}", highlight=False)
         for command in task.commands:
             console.print(
                 f"  python run.py {shlex.join(command)}", markup=False, highlight=False, soft_wrap=True
@@ -284,8 +284,8 @@ def _run(
     to_do = sum(task.cells for task in plan.tasks)
     finished = len(plan.cells) - to_do
     console.print(
-        f"{count_of(len(plan.tasks), 'task')} for {count_of(to_do, 'cell')}, {engine.at_once} at once;"
-        f" {count_of(finished, 'cell')} {'is' if finished == 1 else 'are'} finished",
+        f"{amount(len(plan.tasks), 'task')} for {amount(to_do, 'cell')}, {engine.at_once} at once;"
+        f" {amount(finished, 'cell')} {'is' if finished == 1 else 'are'} finished",
         highlight=False,
     )
     _print_source(console, plan)

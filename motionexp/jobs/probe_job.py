@@ -22,7 +22,7 @@ from motionexp.jobs.probe_units import Probe, Unit
 from motionexp.jobs.progress_file import ProgressFile
 from motionexp.jobs.sweep_folder import report_cells
 from motionexp.results.compaction import compact
-from motionexp.results.formats import count_of, duration
+from motionexp.results.formats import amount, duration
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -80,8 +80,8 @@ def cost_in_words(probe: Probe, missing: Sequence[Unit]) -> list[str]:
     evaluations = sum(unit.work.evaluations for unit in missing)
     encoded = sum(unit.work.encoded for unit in missing)
     left = (
-        f"probe={probe.plan.kind}: {count_of(len(probe.units), 'unit')} of work, {len(missing)} left:"
-        f" {count_of(encoded, 'video')} to encode, {count_of(evaluations, 'network evaluation')}"
+        f"probe={probe.plan.kind}: {amount(len(probe.units), 'unit')} of work, {len(missing)} left:"
+        f" {amount(encoded, 'video')} to encode, {amount(evaluations, 'network evaluation')}"
     )
     return [left, *filter(None, [probe.cost])]
 

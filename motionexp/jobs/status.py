@@ -35,7 +35,7 @@ from motionexp.results.cell_state import (
     ago,
     read_state,
 )
-from motionexp.results.formats import count_of, duration, printable
+from motionexp.results.formats import amount, duration, printable
 from motionexp.results.runs import folders_of
 
 WATCH = "--watch"
@@ -338,4 +338,4 @@ def _ending(sweep: SweepStatus) -> Iterator[str]:
         return
     words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     left = f"; {sweep.left.in_words()}" if sweep.left and not sweep.is_over else ""
-    yield f"{count_of(counts.total(), 'cell')}: {words}{left}"
+    yield f"{amount(counts.total(), 'cell')}: {words}{left}"

@@ -19,7 +19,7 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.references import stored_reference
 from motionexp.jobs.results_folder import ResultsFolder
-from motionexp.results.formats import count_of
+from motionexp.results.formats import amount
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
 from motionexp.results.selection import check_values, setting_of, values_in
 from motionexp.results.settings_table import EXTERNAL
@@ -51,7 +51,7 @@ def submission(words: Sequence[str]) -> None:
     cfg, select = command_settings("submission", SubmissionConfig, words, selects=True)
     folder, samples = user_path(cfg.folder), user_path(cfg.samples)
     if cfg.layout == "videos":
-        print(f"{count_of(write_videos(samples, folder, select), 'video')} written to {folder}")
+        print(f"{amount(write_videos(samples, folder, select), 'video')} written to {folder}")
         return
     count, whole = write_submission(samples, folder, select)
     print(f"{count} of the benchmark's {whole} videos written to {folder}")

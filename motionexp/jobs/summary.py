@@ -11,7 +11,7 @@ from rich.console import Console
 
 from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics, find_metric
 from motionexp.config.scoring import PAIRS
-from motionexp.results.formats import count_of
+from motionexp.results.formats import amount
 from motionexp.results.rows import SANITY_BASELINES, Row
 from motionexp.results.settings_table import EXTERNAL
 from motionexp.results.subjects import reasons_in
@@ -124,7 +124,7 @@ def print_paths(console: Console, label: str, paths: Sequence[Path]) -> None:
 def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no rows"
-    first, references = rows[0], count_of(len({row.reference for row in rows}), "reference")
+    first, references = rows[0], amount(len({row.reference for row in rows}), "reference")
     if first.method == EXTERNAL:
         return f"{first.model}, {references}"
     about = f"{first.model}, {first.method}, τ = {first.tau:g}, {first.precision}"

@@ -28,7 +28,7 @@ from motionexp.jobs.plan import CellPlan, JobPlan
 from motionexp.jobs.provenance import device_name
 from motionexp.jobs.stated_costs import GPU, PEAKS, SHARE, peak_of, step_flops
 from motionexp.jobs.window_notes import recipe_notes, window_line
-from motionexp.results.formats import Grid, count_of
+from motionexp.results.formats import Grid, amount
 
 HEADINGS = ("model", "cells", "done", "training steps", "samples", "hours", "disk")
 
@@ -185,7 +185,7 @@ class _Sweep:
             with clear_memory_errors(smaller(cfg)):
                 seconds = measure(job, rows_of(job))
             self._note(job, f"measured on {name}", seconds)
-            threads = f"CPU ({count_of(torch.get_num_threads(), 'thread')})"
+            threads = f"CPU ({amount(torch.get_num_threads(), 'thread')})"
             return seconds, f"hours of this {threads if job.device.type == 'cpu' else 'GPU'}, measured"
         gpu = name if name in PEAKS else GPU
         seconds = step_flops(job).seconds(job, gpu)

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from motionexp.jobs.sweep_plan import PlannedCell
 from motionexp.results.cell_state import DAMAGED, DONE, FAILED, RUNNING, CellState, ago
-from motionexp.results.formats import count_of, duration
+from motionexp.results.formats import amount, duration
 
 Planned = tuple[PlannedCell, CellState]
 
@@ -36,7 +36,7 @@ class TimeLeft:
         source = "" if self.measured else ", as planned: no cell is done"
         if not self.running:
             return f"about {duration(self.work)} of work left, and nothing runs{source}"
-        return f"about {duration(self.wall)} left with {count_of(self.running, 'task')} at a time{source}"
+        return f"about {duration(self.wall)} left with {amount(self.running, 'task')} at a time{source}"
 
 
 def time_left(tasks: Sequence[Sequence[Planned]], busy: Sequence[bool]) -> TimeLeft:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from motionexp.errors import InputError
 from motionexp.results.formats import FEWEST, NONE, Block, Cell, Line
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Column, Difference, Group, Layout, Setting, TableLayout
-from motionexp.results.rows import SANITY_BASELINES, Row, Subject
+from motionexp.results.rows import FIELDS, SANITY_BASELINES, Row, Subject
 from motionexp.results.selection import check_names, matches
 from motionexp.results.significance import MeasuredDifference
 from motionexp.results.subjects import Values, by_subject
@@ -43,12 +43,19 @@ class Comparison:
         check_names(layout.selects(), rows)
         check_comparable(rows, layout.allow_mixed)
         self.layout, self.all_rows = layout, rows
-        # By sanity baseline, empty for other rows, and metric.
-        self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        names = {name for select in layout.selects() for name in select}
+        self._fields = sorted({"method", "adapter_scale", *names} & {*FIELDS})
+        # By sanity baseline, empty for other rows, and metric. Rows of one kind are all selected, or none.
+        self._rows: dict[tuple[str, str], list[tuple[int, Row]]] = defaultdict(list)
+        kinds: dict[Hashable, int] = {}
         for row in rows:
-            self._rows[row.sanity_baseline, row.metric].append(row)
+            # Rows that were read share settings and strata.
+            kind = id(row.settings), id(row.strata), *(getattr(row, name) for name in self._fields)
+            number = kinds.setdefault(kind, len(kinds))
+            self._rows[row.sanity_baseline, row.metric].append((number, row))
         self.base = next((setting for setting in layout.settings.values() if setting.base), None)
-        self._selected: dict[tuple[str, str, str], list[Row]] = {}
+        self._verdicts: dict[str, dict[int, bool]] = defaultdict(dict)  # {selection: {kind: selected}}
+        self._selected: dict[tuple[str, str, str], list[tuple[int, Row]]] = {}
 
     def has(self, column: Column) -> bool:
         """Whether a table shows the column: an optional column without rows is left out."""
@@ -60,11 +67,33 @@ class Comparison:
         of_setting = metric, repr(setting), ""
         if of_setting not in self._selected:
             rows, names = self._rows["", metric], self.layout.select
-            self._selected[of_setting] = [row for row in rows if setting.selects(row, names)]
+            named = {name for select in setting.alternatives for name in select}
+            self._selected[of_setting] = self._chosen(
+                rows, repr(setting), named, lambda row: setting.selects(row, names)
+            )
         of_group = *of_setting[:2], repr(sorted(group.items()))
         if of_group not in self._selected:
-            self._selected[of_group] = [row for row in self._selected[of_setting] if matches(row, group)]
-        return self._selected[of_group]
+            rows = self._selected[of_setting]
+            self._selected[of_group] = self._chosen(rows, of_group[2], group, lambda row: matches(row, group))
+        return [row for _, row in self._selected[of_group]]
+
+    def _chosen(
+        self,
+        rows: Sequence[tuple[int, Row]],
+        selection: str,
+        names: Collection[str],
+        selects: Callable[[Row], bool],
+    ) -> list[tuple[int, Row]]:
+        """The rows that a selection by `names` takes; one row of each kind is asked."""
+        if not {*names} & {*FIELDS} <= {*self._fields}:  # of which kinds know nothing
+            return [(kind, row) for kind, row in rows if selects(row)]
+        verdicts, chosen = self._verdicts[selection], []
+        for kind, row in rows:
+            if kind not in verdicts:
+                verdicts[kind] = selects(row)
+            if verdicts[kind]:
+                chosen.append((kind, row))
+        return chosen
 
     def values(self, column: Column, setting: Setting, group: Mapping[str, str]) -> Values:
         """The column's value of each subject, after the subtraction that the column names."""
@@ -118,7 +147,7 @@ class Comparison:
         """As `values`. A sanity baseline has no seed, so the mean of the base over seeds is subtracted."""
 
         def values_of(metric: str) -> Values:
-            return by_subject(row for row in self._rows[baseline, metric] if matches(row, group))
+            return by_subject(row for _, row in self._rows[baseline, metric] if matches(row, group))
 
         values = values_of(column.metric)
         if column.minus != "base":

@@ -109,7 +109,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def count_of(number: int, noun: str) -> str:
+def amount(number: int, noun: str) -> str:
     """A number with its noun, which takes an s in the plural."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 

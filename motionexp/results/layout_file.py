@@ -5,7 +5,10 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -29,12 +32,22 @@ from motionexp.results.layout import (
 
 
 def read_layout(path: Path) -> Layout:
-    """The layout of an experiments/*.yaml file.
+    """The layout of an experiments/*.yaml file, a copy of its own.
 
     Raises:
         InputError: unreadable, a key that is missing or does not exist, a wrong type, a line of its sweep
             that is empty or cannot be read, or a name that is not defined in it.
     """
+    state: tuple[int, ...] = ()
+    with suppress(OSError):  # which `_read` says
+        about = path.stat()
+        state = about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size
+    return deepcopy(_read(path, state))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, state: tuple[int, ...]) -> Layout:
+    """The layout of a file in this state. Programs read all of them several times, 0.1 s each."""
     # 1. Keys and lines, before OmegaConf, which stops at the first fault.
     try:
         plain = _with_references(read_yaml(path))

@@ -311,7 +311,7 @@ def test_on_real_models_tau_is_the_second_papers_table_1(tgve, tmp_path):
         assert [cfg.tau for cfg in jobs] == taus
         assert {(cfg.seeds, cfg.rank, cfg.alpha, cfg.train_steps) for cfg in jobs} == {(4, 4, 4.0, 200)}
         assert {tuple(cfg.projections) for cfg in jobs} == {("v", "o")}
-        assert f"5 jobs, 380 cells, {5 * 76 * 4 * 4} samples" in experiment_text("tau", layout, jobs)
+        assert f"5 jobs, 380 cells, {5 * 76 * 4 * 4:,} samples" in experiment_text("tau", layout, jobs)
 
 
 def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve, tmp_path):

@@ -22,7 +22,7 @@ from motionexp.probes.analysis.rows import (
     old_appearance,
 )
 from motionexp.results.figures.style import contrast_title
-from motionexp.results.formats import count_of
+from motionexp.results.formats import amount
 
 NAMES = {
     TAMPERING: "Prompt tampering, the words about appearance changed",
@@ -57,7 +57,7 @@ def figures(analysis: Analysis) -> Iterator[Captioned]:
 def _counts(numbers: Iterable[tuple[str, int, int]]) -> str:
     """The numbers in (contrast, samples, references) in words."""
     words = [
-        f"{contrast_title(contrast)}, {count_of(samples, 'sample')} of {count_of(references, 'reference')}"
+        f"{contrast_title(contrast)}, {amount(samples, 'sample')} of {amount(references, 'reference')}"
         for contrast, samples, references in numbers
     ]
     return "; ".join(dict.fromkeys(words))

@@ -11,7 +11,7 @@ from motionexp.errors import InputError
 from motionexp.files import user_path
 from motionexp.jobs.sweep_folder import SweepFolder, in_task
 from motionexp.jobs.sweep_plan import PLAN
-from motionexp.results.formats import count_of
+from motionexp.results.formats import amount
 
 FOLDER, COMPARED = "report", "report-compared"
 """Names of a report's folder unless another is named: below the results, or below the first of two."""
@@ -76,7 +76,7 @@ def write_report(paths: Sequence[Path], folder: Path, select: Mapping[str, str])
     content = content_of([Source(path, name) for path, name in zip(paths, names, strict=True)], select)
     write_media(folder, content)
     write_pages(folder, content)
-    shown = count_of(len(content.samples), "sample")
+    shown = amount(len(content.samples), "sample")
     if content.probes.units:
-        shown += f", {count_of(len(content.probes.units), 'heat map')} of probes"
+        shown += f", {amount(len(content.probes.units), 'heat map')} of probes"
     print(f"report: {folder / 'index.html'} ({shown})")

@@ -17,7 +17,7 @@ from motionexp.jobs.pages.study.questionnaires import draw_plan
 from motionexp.jobs.pages.study.samples import find_candidates
 from motionexp.jobs.pages.study.site import ANSWERS, KEY, LINKS, SITE, write_study
 from motionexp.jobs.pages.study.tally import tally_tables
-from motionexp.results.formats import Grid, count_of, markdown_text, printable, to_csv, to_markdown
+from motionexp.results.formats import Grid, amount, markdown_text, printable, to_csv, to_markdown
 from motionexp.results.terminal import print_table
 
 TALLY = "tally"
@@ -44,7 +44,7 @@ def study(words: Sequence[str]) -> None:
         folder = write_study(cfg, candidates, plan, words)
     for line in (
         f"{cfg.people} questionnaires of {cfg.pages + cfg.checks} pages, from {len(plan.seeds)} pairs of a"
-        f" reference with an edit; {count_of(form.outputs, 'sample')} of each method:",
+        f" reference with an edit; {amount(form.outputs, 'sample')} of each method:",
         *(f"    {method}" for method in candidates.methods),
         f"participants get {folder / SITE}/ and a link each: {folder / LINKS}",
         f"keep {folder / KEY} to yourself: it says which method is which",
