@@ -29,7 +29,7 @@ class MotionInversion(TuningMethod):
     authors' code, and the difference of consecutive frames is our reading of its "differential operation".
     In the code the first frame keeps m_v; this takes 0, because m_v of a frame has its appearance.
     The code has 32 rows of frames whatever the video. Its learning rate is 0.02, and it takes 400 steps. Rate
-    and steps here are those of `lora`; on the real models that rate is 65 times smaller, so that
+    and steps here are those of `lora`; on the real models that rate is 67 times smaller, so that
     `learning_rate=0.02 train_steps=400` is the authors' training. Sampling starts from `inverted_noise` =
     0.5, the code's value.
 
