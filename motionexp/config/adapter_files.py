@@ -15,12 +15,9 @@ FILE_NAMES = (FILE_NAME, PEFT_FILE_NAME, "pytorch_lora_weights.safetensors")
 PEFT_CONFIG_NAME = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
-
-EXPERT = (
-    re.compile(r"(?<![a-z])(high|low)[-_. ]?noise"),
-    re.compile(r"(?<![a-z])(high|low)(?![a-z])"),
-)
-"""In the name of a LoRA's file: the one of two experts that it is for, the surer words first."""
+NOISE = re.compile(r"(?<![a-z])(high|low)[-_. ]?noise")
+BARE = re.compile(r"(?<![a-z])(high|low)(?![a-z])")
+"""In the name of a LoRA's file: the one of two experts that it is for; a bare word may mean another thing."""
 
 
 def adapter_files(adapter: str | Path) -> tuple[Path, ...]:
@@ -54,13 +51,19 @@ def adapter_file(adapter: str | Path) -> Path:
 
 
 def expert_of(file: Path) -> str:
-    """`high` or `low`: the one of two experts that a file's or its folder's name has; else empty."""
-    names = (file.parent.name, file.name) if file.name in FILE_NAMES else (file.name,)
-    for words in EXPERT:
-        matches = [match for name in names if (match := words.search(name.lower()))]
-        if matches:
-            return matches[-1][1]
-    return ""
+    """`high` or `low`: the one expert that a file's or its folder's name names; empty: none, or both."""
+    name = _own_name(file)
+    words = set(NOISE.findall(name)) or set(BARE.findall(name))
+    return words.pop() if len(words) == 1 else ""
+
+
+def names_noise(file: Path) -> bool:
+    """Whether that name has the expert as high_noise or low_noise, and not as a bare word."""
+    return NOISE.search(_own_name(file)) is not None
+
+
+def _own_name(file: Path) -> str:
+    return (file.parent if file.name in FILE_NAMES else file).name.lower()
 
 
 def peft_config_file(file: Path) -> Path | None:

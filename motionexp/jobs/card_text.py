@@ -9,6 +9,8 @@ from motionexp.backbones.stock_pipelines import StockSampling, callback_lines, l
 from motionexp.config.licences import licence_of
 from motionexp.config.metrics import METRICS
 from motionexp.diffusion.schedule import Window
+from motionexp.files import user_path
+from motionexp.hub import is_hub_id
 from motionexp.jobs.card_scores import ADAPTER, BASE, Mean
 from motionexp.methods.export_formats import FILE_NAMES, READERS, SUFFIXES, shift_node, task_of
 from motionexp.results.formats import Grid, markdown_text
@@ -48,13 +50,18 @@ def card_text(content: "CardContent") -> str:
 
 def _source(content: "CardContent") -> str:
     """The place of the backbone's weights by the model's file: an adapter's own words end in no program."""
-    return content.model.path
+    return _published(content.model.path, content)
+
+
+def _published(source: str, content: "CardContent") -> str:
+    """A place of weights; in place of a folder of this machine the model's name."""
+    return source if source.startswith("bundled:") or hub_ids(source) else content.model.name
 
 
 def hub_ids(source: str) -> list[str]:
-    """The repositories on the hub of `model.path`; none of a bundled model or a folder."""
+    """The repositories on the hub of `model.path`; none of a bundled model, or where one is a folder."""
     ids = source.split("+")
-    return [] if source.startswith(("bundled:", "/", ".", "~")) or "/" not in source else ids
+    return ids if all(is_hub_id(name) and not user_path(name).is_dir() for name in ids) else []
 
 
 def _front_matter(content: "CardContent") -> str:
@@ -268,8 +275,9 @@ def _training(content: "CardContent") -> str:
     about, record = content.about, content.record
     recipe = about["recipe"] if isinstance(about.get("recipe"), dict) else {}
     packages = recipe["packages"] if isinstance(recipe.get("packages"), dict) else {}
+    place = str(about.get("source") or content.model.path)
     lines = {
-        "backbone": f"{about.get('source') or _source(content)}, weights {str(about['weights_hash'])[:12]}",
+        "backbone": f"{_published(place, content)}, weights {str(about['weights_hash'])[:12]}",
         "reference": _reference(content),
         "suite": record.get("suite"),
         "sha256 of its frames and caption": record.get("reference_hash"),

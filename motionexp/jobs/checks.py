@@ -10,6 +10,7 @@ from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.checks import missing_attention
 from motionexp.config.memory import GROUPED, device_problems
+from motionexp.config.metrics import chosen_metrics
 from motionexp.config.schema import JobConfig, ModelConfig, is_guidance, method_name
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
@@ -17,6 +18,7 @@ from motionexp.diffusion.sampling import perturbed_places
 from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule
 from motionexp.errors import InputError
 from motionexp.hub import find_configuration, find_folder, is_to_fetch
+from motionexp.metrics.tracks import check_trackable
 from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.probes.tree import step_blocks
 
@@ -34,6 +36,7 @@ def check_before_weights(
     problems = list(device_problems(cfg.offload, cfg.network_precision, device.type))
     if problems:
         raise InputError("; ".join(problems))
+    _check_tracks(cfg)
     _check_blocks(cfg)
     _check_probed(references, cfg)
     if not without_files:
@@ -41,6 +44,21 @@ def check_before_weights(
     check_boundary(cfg, local_files_only=without_files)
     _check_attention(cfg)
     check_grid(cfg)
+
+
+def _check_tracks(cfg: JobConfig) -> None:
+    """Raises InputError where videos are too small or too short for metrics that follow points."""
+    if cfg.probe is not None or cfg.scoring.tracker_weights is not None:
+        return
+    names = [spec.name for spec in chosen_metrics(cfg.metrics) if "tracks" in spec.needs]
+    if not names:
+        return
+    try:
+        check_trackable(cfg.frames, cfg.model.height, cfg.model.width)
+    except InputError as error:
+        raise InputError(
+            f"metrics=[{','.join(names)}]: {error}; name other metrics, or take larger videos"
+        ) from error
 
 
 def _check_blocks(cfg: JobConfig) -> None:

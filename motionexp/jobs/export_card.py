@@ -71,8 +71,12 @@ class WindowSettings:
 
     def in_words(self) -> str:
         """How many steps have the adapter on, and where it goes off."""
-        at = "" if self.shift is None else f", at shift {self.shift:g}"
-        return f"the window {self.bounds}{at}: {self.adapter_steps}"
+        return f"the window {self.bounds}{self.at_shift}: {self.adapter_steps}"
+
+    @property
+    def at_shift(self) -> str:
+        """The shift in words; empty: there is none."""
+        return "" if self.shift is None else f", at shift {self.shift:g}"
 
     @property
     def bounds(self) -> str:
@@ -266,21 +270,23 @@ def _in_tools(
     ]
     if node := shift_node(pipeline, settings.shift):
         lines.append(f"- Percents are of the model's shift: take {node}.")
+    held = f"{settings.at_shift} with the timesteps of {cfg.sampling['sampler']}"
     if pipeline in WAN:
-        lines += _in_wan_video_wrapper(loras, settings)
+        lines += _in_wan_video_wrapper(loras, settings, held)
     if pipeline in WAN2GP[cfg.format]:
         values = [f"{file}: {settings.wan2gp(component)}" for component, file in loras.items()]
-        lines += ["", "## Wan2GP", "", f"The multiplier at {len(settings.weights)} steps:", ""]
+        lines += ["", "## Wan2GP", "", f"The multiplier at {len(settings.weights)} steps{held}:", ""]
         lines += _indented(values)
     return lines
 
 
-def _in_wan_video_wrapper(loras: Mapping[str, PurePath], settings: WindowSettings) -> list[str]:
+def _in_wan_video_wrapper(loras: Mapping[str, PurePath], settings: WindowSettings, held: str) -> list[str]:
     steps, first = len(settings.weights), settings.first_low
     lines = [
         *("", "## WanVideoWrapper", ""),
         "The LoRA's strength as a list of floats, one for each step of its sampler, with merge_loras=false in"
         " the node that selects the LoRA: a list is an error otherwise.",
+        f"The lists are of {steps} steps{held}.",
     ]
     if first is not None:
         lines.append(

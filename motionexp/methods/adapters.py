@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from motionexp.config.adapter_files import FILE_NAME, adapter_files, expert_of, peft_config_file
+from motionexp.config.adapter_files import FILE_NAME, adapter_files, expert_of, names_noise, peft_config_file
 from motionexp.config.renames import METHODS
 from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
@@ -327,7 +327,8 @@ def _read_file(path: Path) -> StoredAdapter | ExternalFile:
             return StoredAdapter(tensors, _read_about(metadata[METADATA_KEY]))
         config = peft_config_file(path)
         settings = None if config is None else _read_config(config)
-        return read_external(tensors, metadata, settings, EXPERTS.get(expert_of(path), ""))
+        expert = EXPERTS.get(expert_of(path), "")
+        return read_external(tensors, metadata, settings, expert, names_noise(path))
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
 

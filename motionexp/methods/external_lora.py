@@ -94,13 +94,14 @@ def read_external(
     metadata: Mapping[str, str],
     peft_config: Mapping[str, Any] | None,
     expert: str = "",
+    names_noise: bool = False,
 ) -> ExternalFile:
     """Read the file of another trainer, as far as it can be read without a network.
 
     Args:
         tensors, metadata: of the file.
         peft_config: the content of peft's adapter_config.json, if it lies beside the file.
-        expert: the one of two experts that the file's name names, or empty.
+        expert, names_noise: what the file's name says of two experts; see `expert_of_keys`.
 
     Raises:
         InputError: no tensor is part of a LoRA's layer, or a layer has half of its tensors or more than a
@@ -108,7 +109,8 @@ def read_external(
             damaged or stand for something else than a LoRA.
     """
     layers, unread = _layers(tensors)
-    settings, expert = _diffusers_settings(metadata), expert_of_keys(layers, expert)
+    settings = _diffusers_settings(metadata)
+    expert = expert_of_keys(layers, expert, names_noise)
     if peft_config is not None:
         if settings:
             raise InputError(f"{PEFT_CONFIG_NAME} and the file's {DIFFUSERS_KEY} both describe it: keep one")

@@ -32,24 +32,27 @@ def rows_of_layers(backbone: Backbone) -> dict[str, int]:
     return {name: layer.weight.shape[0] for name, layer in layers.items()}
 
 
-def expert_of_keys(keys: Collection[str], expert: str) -> str:
+def expert_of_keys(keys: Collection[str], expert: str, names_noise: bool = False) -> str:
     """The one of two experts that a file is for; empty: its layers' names say so.
 
     Args:
         keys: the layers' names in the file.
         expert: the one that the file's own name names, as `transformer`. It is for names that begin with
             `transformer`, which diffusers writes for either expert in a file of its own.
+        names_noise: the file's own name has it as high_noise or low_noise, and not as a bare word.
 
     Raises:
-        InputError: the layers are of the other expert alone.
+        InputError: the file's own name has high_noise, and layers are of the expert for low noise.
     """
-    components = [match[1] for key in keys if (match := COMPONENT.match(START.sub("", key)))]
-    if EXPERTS[1] not in components:
+    of_second = [
+        key for key in keys if (match := COMPONENT.match(START.sub("", key))) and match[1] == EXPERTS[1]
+    ]
+    if not of_second:
         return expert
-    if expert == EXPERTS[0] and set(components) == {EXPERTS[1]}:
+    if names_noise and expert == EXPERTS[0]:
         raise InputError(
-            f"its keys name {EXPERTS[1]}, the expert for low noise, and its own name has the word high;"
-            " rename the file, or its keys"
+            f"its own name has high_noise, and its keys name {EXPERTS[1]} ({of_second[0]}), the expert for"
+            " low noise: rename the file, or its keys"
         )
     return ""
 

@@ -23,6 +23,16 @@ class Tracker(Protocol):
         """Work on a device from now on."""
 
 
+def check_trackable(frames: int, height: int, width: int) -> None:
+    """Raise InputError where `LucasKanadeTracker` can follow no points: too few frames, or too small ones."""
+    least = 2 * FlowSettings.for_size(height, width).window
+    if frames < 2 or min(height, width) < least:
+        raise InputError(
+            f"tracks need two or more frames of at least {least} pixels each way, not {frames} of {height} x"
+            f" {width}"
+        )
+
+
 class LucasKanadeTracker:
     """Follows the grid of `flow_similarity` from frame to frame; see `lucas_kanade.track`."""
 
@@ -30,13 +40,9 @@ class LucasKanadeTracker:
 
     def __call__(self, frames: np.ndarray) -> Tracks:
         """Follow points of the first frame; raises `InputError` where frames are too small or too few."""
-        height, width = frames.shape[1:3]
+        count, height, width, _ = frames.shape
+        check_trackable(count, height, width)
         settings = FlowSettings.for_size(height, width)
-        if len(frames) < 2 or min(height, width) < 2 * settings.window:
-            raise InputError(
-                f"tracks need two or more frames of at least {2 * settings.window} pixels each way, not"
-                f" {len(frames)} of {height} x {width}"
-            )
         return Tracks(*track(frames, settings), settings.still)
 
     def to(self, device: torch.device) -> None:

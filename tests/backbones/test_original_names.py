@@ -285,3 +285,18 @@ def test_the_files_names_say_the_expert(single: Path, backbone: Backbone) -> Non
     assert list(changes(low, backbone)) == ["transformer_2.blocks.0.attn1.to_v"]
     both = changes(single.parent, backbone)
     assert list(both) == ["transformer.blocks.0.attn1.to_v", "transformer_2.blocks.0.attn1.to_v"]
+
+
+@only("wan-experts")
+def test_the_layers_names_win_over_a_bare_word_of_the_files(tmp_path: Path, backbone: Backbone) -> None:
+    layers, layer = {"blocks.0.attn1.to_v": (24, 24)}, "transformer_2.blocks.0.attn1.to_v"
+    kick = file_of(tmp_path / "wan22_high_kick.safetensors", layers, "transformer_2.{}.lora_{}.weight")
+    assert list(changes(kick, backbone)) == [layer]
+    # Beside a file for high noise, whose names diffusers begins with transformer for either expert.
+    kick.rename(tmp_path / "kick_low_noise.safetensors")
+    high = file_of(tmp_path / "kick_high_noise.safetensors", layers, "transformer.{}.lora_{}.weight")
+    assert list(changes(tmp_path, backbone)) == [layer.replace("_2", ""), layer]
+    file_of(high, layers, "transformer_2.{}.lora_{}.weight")
+    for adapter in (high, tmp_path):
+        with pytest.raises(InputError, match=rf"{high.name}: its own name has high_noise, .* \({layer}\)"):
+            load_adapter(adapter, backbone, Window(0))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config.adapter_files import FILE_NAMES, adapter_files, expert_of, peft_config_file
+from motionexp.config.adapter_files import FILE_NAMES, adapter_files, expert_of, names_noise, peft_config_file
 from motionexp.errors import InputError
 
 
@@ -69,7 +69,20 @@ def test_settings_belong_to_pefts_own_file_alone(tmp_path: Path) -> None:
         ("low_noise_high_kick.safetensors", "low"),
         ("high_kick_low-noise.safetensors", "low"),
         ("highway_slow.safetensors", ""),
+        # Of both experts nothing says which is meant.
+        ("high_kick_low.safetensors", ""),
+        ("high_noise_and_low_noise.safetensors", ""),
+        ("low_noise/adapter_model.safetensors", "low"),
     ],
 )
 def test_a_file_s_name_names_an_expert(name: str, expert: str) -> None:
     assert expert_of(Path(name)) == expert
+
+
+def test_a_bare_word_of_a_name_is_no_noise() -> None:
+    names = (
+        "wan22_high_kick.safetensors",
+        "wan_HighNoise.safetensors",
+        "low_noise/adapter_model.safetensors",
+    )
+    assert [names_noise(Path(name)) for name in names] == [False, True, True]

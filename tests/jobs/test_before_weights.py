@@ -44,6 +44,16 @@ def test_a_clip_that_does_not_exist_is_refused_before_weights_are_loaded(make, l
     assert not loaded
 
 
+@pytest.mark.parametrize("changes", [{}, {"metrics": ["text_alignment", "motion_fidelity"]}])
+def test_videos_too_small_for_tracks_are_refused_before_weights_are_loaded(make, loaded, changes):
+    cfg = make(**{"metrics": None, "scoring": SCORING} | changes)
+    with pytest.raises(InputError, match=r"metrics=\[.*motion_fidelity.*: tracks .* 18 pixels .* 16 x 16"):
+        run(cfg)
+    assert not loaded
+    # A probe follows no points.
+    assert plan_job(replace(cfg, probe="tampering", probe_steps=10, memory_limit=1.0)).probe
+
+
 def test_a_caption_too_long_for_the_metrics_is_refused_before_weights_are_loaded(make, loaded, monkeypatch):
     monkeypatch.setattr(OpenClip, "embed_captions", _refuse)
     with pytest.raises(InputError, match="too long"):

@@ -364,6 +364,14 @@ def test_every_tool_gets_what_it_takes(tmp_path, changes, said):
         }
 
 
+def test_a_folder_of_this_machine_is_not_published(tmp_path):
+    write_adapter(tmp_path / "a", source="/home/me/weights")
+    card([f"adapter={tmp_path / 'a'}"])
+    text = (tmp_path / "a" / "card" / "README.md").read_text()
+    assert "/home/me" not in text
+    assert "tiny_cogvideox, weights 2383357e373a" in text
+
+
 def test_only_plain_adapters_act_elsewhere(tmp_path):
     write_adapter(tmp_path / "a", method="full_rank")
     card([f"adapter={tmp_path / 'a'}"])

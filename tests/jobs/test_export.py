@@ -247,6 +247,8 @@ def test_the_settings_beside_the_file(
     strengths = json.loads(re.search(r"my-motion_low_noise.safetensors: (\[.*\])", readme)[1])
     assert strengths == [1.0] * 8 + [0.0] * 6 == low["weights"]
     assert all(part in readme for part in ("merge_loras=false", "end_step=26", "start_step=26"))
+    # Of WanVideoWrapper and of Wan2GP.
+    assert readme.count("40 steps, at shift 12 with the timesteps of unipc") == 2
 
 
 # Of ComfyUI's classes of models and of its nodes: the function of the shift, and what sigma is multiplied by

@@ -54,11 +54,17 @@ def test_the_base_model_is_named_by_its_repositories_alone(tmp_path: Path) -> No
     readme = (tmp_path / "new" / "README.md").read_text()
     assert "base_model" not in readme
     assert "bundled:" not in readme
-    assert hub_ids(f"{tmp_path}/wan") == hub_ids("~/wan") == []
-    assert hub_ids("emilianJR/epiCRealism+guoyww/animatediff") == [
-        "emilianJR/epiCRealism",
-        "guoyww/animatediff",
-    ]
+
+
+def test_only_repositories_of_the_hub_are_a_base_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = ["emilianJR/epiCRealism", "guoyww/animatediff"]
+    assert hub_ids("+".join(pair)) == pair
+    (tmp_path / "weights" / "wan").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    folders = (f"{tmp_path}/wan", "~/wan", "weights/wan", "my/weights/wan", f"{pair[0]}+{tmp_path}/motion")
+    assert [hub_ids(folder) for folder in folders] == [[]] * len(folders)
 
 
 def test_a_file_that_motionexp_has_not_saved_is_refused_at_once(

@@ -13,7 +13,7 @@ from motionexp.config.schema import BUNDLED, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.videos import write_png
 from motionexp.errors import InputError
-from motionexp.jobs import external_system, references
+from motionexp.jobs import checks, external_system, references
 from motionexp.jobs.external import score_external
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
@@ -138,6 +138,7 @@ def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
 
 def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkeypatch):
     monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
+    monkeypatch.setattr(checks, "check_trackable", lambda frames, height, width: None)  # it takes any size
     metrics = ["brightness", "motion_fidelity"]
     in_job = run(make(metrics=metrics, tau=1000.0, scoring={"sanity_baselines": True}))
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})

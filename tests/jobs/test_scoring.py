@@ -13,7 +13,7 @@ from PIL import Image
 from motionexp.data.base import Edit
 from motionexp.data.videos import grids, write_png
 from motionexp.errors import InputError
-from motionexp.jobs import plan
+from motionexp.jobs import checks, plan
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import Sample
 from motionexp.jobs.run import run
@@ -29,6 +29,7 @@ from tests.support.tiny_models import FRAMES
 @pytest.fixture(autouse=True)
 def tracker(monkeypatch):
     monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
+    monkeypatch.setattr(checks, "check_trackable", lambda frames, height, width: None)  # it takes any size
 
 
 def images(folder: Path, names: Sequence[str]) -> dict:

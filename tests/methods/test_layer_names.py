@@ -18,6 +18,8 @@ FIRST, SECOND = f"transformer.{LAYER}", f"transformer_2.{LAYER}"
         ([FIRST], "transformer_2", "transformer_2"),
         ([SECOND], "", ""),
         ([SECOND], "transformer_2", ""),
+        # A file such as wan22_high_kick.
+        ([SECOND], "transformer", ""),
         # Both experts' layers, in a file such as high_quality or low_poly.
         ([FIRST, SECOND], "transformer", ""),
         ([FIRST, SECOND], "transformer_2", ""),
@@ -27,7 +29,8 @@ def test_layers_that_name_the_second_expert_are_its_own(keys, named, expert):
     assert expert_of_keys(keys, named) == expert
 
 
-@pytest.mark.parametrize("key", [SECOND, "lora_transformer_2_blocks_0_attn1_to_v"])
-def test_a_name_that_contradicts_the_layers_is_refused(key):
-    with pytest.raises(InputError, match=r"transformer_2.*high"):
-        expert_of_keys([key], "transformer")
+@pytest.mark.parametrize("keys", [[SECOND], [FIRST, SECOND], ["lora_transformer_2_blocks_0_attn1_to_v"]])
+def test_high_noise_contradicts_layers_of_the_second_expert(keys):
+    with pytest.raises(InputError, match=rf"high_noise.*transformer_2 \({keys[-1]}\)"):
+        expert_of_keys(keys, "transformer", True)
+    assert expert_of_keys([FIRST], "transformer", True) == "transformer"

@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_a_row_that_says_so(
 
 
 def settings(folder: Path, output: Path, mode: str) -> JobConfig:
-    changes = {"mode": mode, "edits": ["b"], "train_steps": 3, "metrics": None}
+    changes = {"mode": mode, "edits": ["b"], "train_steps": 3, "metrics": ["text_alignment"]}
     return job_settings(LATTE, folder, (FRAMES, SIZE, SIZE), output=str(output), **changes)
 
 
@@ -153,7 +153,7 @@ def test_all_is_measured_and_becomes_rows(
     family = FAMILIES["wan"]
     wan = "motionexp.backbones.wan.WanBackbone", family.save(tmp_path / "wan"), family.video
     monkeypatch.setattr(family.kind, "caption_tokens", family.captions[1])
-    changes = {"edits": ["b"], "train_steps": 2, "metrics": None, "network_precision": "fp8"}
+    changes = {"edits": ["b"], "train_steps": 2, "metrics": ["text_alignment"], "network_precision": "fp8"}
     changes["model"] = {"frame_range": [5, 81]}
     rows = list(bench.measure(cfgs, [job_settings(*wan, output=str(tmp_path), **changes)]))
     parts = {row.strata["part"] for row in rows if row.metric == "training_step_seconds"}
