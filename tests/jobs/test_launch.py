@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from motionexp.config import launcher, ranks
+from motionexp.config import launcher
 from motionexp.config.compose import JobReader, load
 from motionexp.errors import InputError
-from motionexp.jobs import engine_submitit, launch, model_rates
+from motionexp.jobs import launch, model_rates
 from motionexp.jobs.costs import Rates
 from motionexp.jobs.engine_basic import in_this_process
 from motionexp.jobs.failures import AGAIN
@@ -112,28 +112,6 @@ def test_a_task_that_is_refused_says_why_in_the_table(base, jobs, engine, tmp_pa
     log.write_text("killed before it wrote an error\n")
     assert run([*JOBLIB, *base, "tau=0,300", "hydra.launcher.tasks=1"]) == 1
     assert "| exit code 1 |" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["joblib", "submitit_local"])
-def test_more_gpus_than_there_are_start_no_task(name, base, jobs, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: True)
-    monkeypatch.setattr(ranks, "visible_gpus", lambda *_: 0)
-    words = [word for word in base if not word.startswith("device=")]
-    assert run(["-m", f"hydra/launcher={name}", *words, "tau=0,300", "trainer.devices=4"]) == 2
-    assert "trainer.devices=4: this machine has no GPUs" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_dry_run_for_slurm_needs_no_cluster(base, jobs, monkeypatch, capsys):
-    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: True)
-    monkeypatch.setattr(engine_submitit, "_answer", lambda _: None)
-    words = ["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", *base, "tau=0,300"]
-    assert run(words) == 2
-    assert "the cluster does not answer" in capsys.readouterr().err
-    assert run([*words, "dry_run=true"]) == 0
-    shown = capsys.readouterr().out
-    assert "the partition is not checked" in shown
-    assert "submitit_slurm: 2 tasks, 2 cells to do" in shown
 
 
 def test_the_plan_keeps_the_tasks_of_earlier_commands(base, jobs, engine, tmp_path, capsys):
@@ -331,14 +309,6 @@ def test_a_launcher_is_for_sweeps(base, jobs, engine, capsys):
     assert "-m" in capsys.readouterr().err
     assert run([*JOBLIB, *base, "references=2"]) == 0  # one job, whose references are divided
     assert len(jobs.ran) == 2
-
-
-@pytest.mark.parametrize("name", ["joblib", "ray", "submitit_local", "submitit_slurm"])
-def test_a_launcher_that_is_not_installed_names_its_extra(name, base, jobs, monkeypatch, capsys):
-    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: None)
-    assert run(["-m", *base, f"hydra/launcher={name}"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"motionexp[{'slurm' if 'submitit' in name else name}]" in line
 
 
 def test_hours_need_a_known_cost(base, jobs, engine, monkeypatch, capsys):
