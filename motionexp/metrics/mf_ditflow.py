@@ -36,7 +36,7 @@ def mf_ditflow(sample: Tracks, reference: Tracks) -> Measurement:
     # 1. Steps of length 1: (N, T, 2).
     ours, theirs = sample.steps[:, :shortest], reference.steps[:, :shortest]
     if not (ours.any(-1).all() and theirs.any(-1).all()):
-        return Measurement(ABSTAINED, "a track stands exactly still in one step: DiTFlow's code gives NaN")
+        return Measurement(ABSTAINED, "a track stands exactly still in one step: the peers' code gives NaN")
     ours, theirs = (steps / np.linalg.norm(steps, axis=-1, keepdims=True) for steps in (ours, theirs))
     # 2. Mean cosine of every pair of tracks, (N, N), without tracks of one place; the best of every row.
     similarity = ours.reshape(count, -1) @ theirs.reshape(count, -1).T / shortest - np.eye(count)
