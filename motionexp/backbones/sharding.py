@@ -11,9 +11,9 @@ from torch.distributed.fsdp import fully_shard
 def shard(network: nn.Module, device: torch.device) -> nn.Module:
     """Spread a frozen network's weights over all ranks, by PyTorch's `fully_shard`; changed in place.
 
-    What trains is attached afterwards, and stays whole on each rank. Lightning's ModelParallelStrategy is for
-    the module that trains: it writes checkpoints of its own kind, and ends with the training. Here no weight
-    of the network is in a checkpoint, and sampling needs the network too.
+    What trains is attached afterwards, and stays whole on each rank. The network is sharded when it is loaded
+    and stays so, for inversion and sampling need it before and after the training. The training's strategy,
+    `methods.trainer.ShardedNetwork`, takes the mesh from the network.
 
     Args:
         network: frozen, in main memory: one block at a time goes to the device whole.
@@ -21,6 +21,8 @@ def shard(network: nn.Module, device: torch.device) -> nn.Module:
     """
     # It warns of what a caller might do with the output in place, which no backbone does.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+    # Without names of its dimensions: peft takes a named mesh for tensor parallelism, and makes the LoRA of a
+    # layer as small as the part of the layer that this rank holds.
     mesh = torch.distributed.init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for block in blocks_of(network):
         fully_shard(block, mesh=mesh)

@@ -92,6 +92,9 @@ class Tuning(LightningModule):
         self._conditioning = Conditioning.cat([example.conditioning for example in examples]).trimmed()
         self._references = [example.reference for example in examples]
 
+    def configure_model(self) -> None:
+        """Shard nothing: the network was sharded when it was loaded, for sampling needs it too."""
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer of the method's parameters."""
         return self.settings.optimizer.build(self.trained)
@@ -302,7 +305,7 @@ def fit(
     between = BetweenSteps(settings, checkpoint, on_step, on_preview, keep, bar, stop)
     try:
         with bar, quiet_lightning():
-            trainer = make_trainer(backbone.device, settings, between)
+            trainer = make_trainer(backbone, settings, between)
             _run(trainer, module, checkpoint if resumed_from else None)
     finally:
         stop.end()

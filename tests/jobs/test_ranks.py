@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 
 from motionexp import jobs
@@ -22,6 +23,7 @@ from motionexp.jobs.ranks import LOST, RankLost, on_ranks
 from motionexp.jobs.run import run
 from motionexp.jobs.sweep_table import JobRows
 from motionexp.methods.adapters import save_adapter
+from motionexp.methods.checkpoints import SealedFile
 from motionexp.methods.full_rank import FullRank
 from tests.support import rank_ends, rank_runs
 from tests.support.rank_runs import TRAINING, examples_of, in_double, loaded, sampled, stacked, trained
@@ -88,20 +90,35 @@ def test_adapters_that_are_trained_together_keep_their_draws(of_two, backbone):
     assert difference(one, of_two[1]["stack"]) < 1e-5
 
 
-def test_a_signal_on_one_rank_stops_all_after_the_same_step_and_all_resume(of_two):
-    resumed, whole = of_two[1]["resumed"], of_two[1]["single"]
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_a_signal_on_one_rank_stops_all_after_the_same_step_and_all_resume(is_sharded, of_two):
+    results = of_two[1]
+    whole = results["sharded" if is_sharded else "single"]
+    resumed = (whole if is_sharded else results)["resumed"]
     assert (resumed["stopped"], resumed["resumed_from"]) == ("SIGTERM", 3)
     assert resumed["losses"] == whole["losses"]
     assert difference(resumed, whole) == 0
 
 
-def test_one_process_goes_on_with_what_two_have_begun(of_two, backbone):
+@pytest.mark.parametrize("folder", ["stopped", "of parts/stopped"])
+def test_one_process_goes_on_with_what_two_have_begun(folder, of_two, backbone):
     cfg, results = of_two
     settings = replace(TRAINING, batch_size=2)
-    resumed = trained(backbone, backbone.examples, settings, folder=Path(cfg.output) / "stopped")
+    resumed = trained(backbone, backbone.examples, settings, folder=Path(cfg.output) / folder)
     assert resumed["resumed_from"] == 3
     assert resumed["losses"][:3] == results["single"]["losses"][:3]
     assert difference(resumed, results["single"]) < 1e-4
+
+
+def test_a_checkpoint_beside_a_sharded_network_has_the_form_of_any_other(of_two):
+    folder = Path(of_two[0].output)
+    files = (folder / name / "checkpoint.ckpt" for name in ("resumed", "of parts/resumed"))
+    whole, sharded = map(SealedFile().load_checkpoint, files)
+    assert sharded.keys() == whole.keys()
+    assert sharded["state_dict"].keys() == whole["state_dict"].keys()
+    (one,), (other,) = whole["optimizer_states"], sharded["optimizer_states"]
+    assert other["param_groups"] == one["param_groups"]
+    assert other["state"].keys() == one["state"].keys()
 
 
 def test_samples_are_those_of_one_process_bit_for_bit(of_two, backbone):
@@ -117,6 +134,12 @@ def test_a_sharded_network_trains_the_same_adapter(of_two, backbone, job, tmp_pa
     one = trained(backbone, backbone.examples, replace(TRAINING, batch_size=2))
     assert difference(one, sharded) < 1e-4  # Adam divides by gradients that are nearly 0 in fp32
     assert sharded["held"] == sum(weight.nbytes for weight in backbone.network.parameters()) / 2
+
+
+def test_a_sharded_network_is_trained_by_lightnings_strategy_on_the_networks_mesh(of_two):
+    sharded = of_two[1]["sharded"]
+    assert issubclass(sharded["strategy"], ModelParallelStrategy)
+    assert sharded["is_mesh_shared"]
 
 
 def test_the_text_encoder_is_freed_before_the_network_is_sharded(of_two):

@@ -7,6 +7,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from motionexp.jobs.waiting import loading_libraries
 
@@ -28,6 +29,7 @@ with loading_libraries():
     from motionexp.jobs import run
     from motionexp.jobs.evaluation import SampleSettings, sample
     from motionexp.jobs.ranks import joined
+    from motionexp.methods import training
     from motionexp.methods.base import OptimizerSettings, TrainingSettings
     from motionexp.methods.lora import LoRA
     from motionexp.methods.lora_stack import LoRAStack
@@ -138,14 +140,22 @@ def _stopped_and_resumed(backbone: Backbone, examples: list[Example], folder: Pa
     return trained(backbone, examples, TRAINING, folder=folder) | {"stopped": stopped}
 
 
-def _sharded(weights: Path) -> Result:
-    """A training and samples of a network of which each rank holds a half, and the bytes of its half."""
+def _sharded(weights: Path, folder: Path) -> Result:
+    """Trainings and samples of a network of which each rank holds a half, and what the trainings ran on."""
     backbone = loaded(weights)
     examples = examples_of(backbone)
     backbone.sharded = True
-    result = trained(backbone, examples, TRAINING)
-    held = sum(weight.to_local().nbytes for weight in backbone.network.parameters())
-    return result | {"held": held, "sampled": sampled(backbone)}
+    with patch.object(training, "_run", wraps=training._run) as run:
+        result = trained(backbone, examples, TRAINING)
+    trainer = run.call_args.args[0]
+    parts = list(backbone.network.parameters())
+    return result | {
+        "strategy": type(trainer.strategy),
+        "is_mesh_shared": all(part.device_mesh is trainer.lightning_module.device_mesh for part in parts),
+        "held": sum(part.to_local().nbytes for part in parts),
+        "sampled": sampled(backbone),
+        "resumed": _stopped_and_resumed(backbone, examples, folder / "resumed"),
+    }
 
 
 def _refuse(part: str) -> Any:
@@ -200,7 +210,7 @@ def everything(cfg: JobConfig) -> Result:
             "stack": stacked(backbone, examples, replace(TRAINING, batch_size=2, steps=3)),
             "resumed": _stopped_and_resumed(backbone, examples, folder / "resumed"),
             "sampled": sampled(backbone),
-            "sharded": _sharded(weights),
+            "sharded": _sharded(weights, folder / "of parts"),
         }
         number = ranks.number()
     _job(cfg, number)
