@@ -1,9 +1,10 @@
 """From outputs/ into the repository: the rows from which every table is built again, and pictures.
 
-`python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [--dirty]` takes the rows that the
-layout selects from the runs' folders and writes them where the layout says, below `results/`; pictures that
-it names, beside them. No other command copies from there into `results/`. Rows of a working tree with
-uncommitted changes are refused without `--dirty`; with it, a note in the tables says so.
+`python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [--dirty] [--keep]` takes the rows that
+the layout selects from the runs' folders and writes them where the layout says, below `results/`; pictures
+that it names, beside them. No other command copies from there into `results/`. Rows of a working tree with
+uncommitted changes are refused without `--dirty`; with it, a note in the tables says so. With `--keep`, models
+of which there is no run keep their published rows, so that an experiment can be published model by model.
 """
 
 import sys
@@ -16,20 +17,21 @@ from motionexp.results.comparisons import Comparison
 from motionexp.results.designs import DESIGNS, read_designs, record_design
 from motionexp.results.layout import named_references, selected_rows
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import root_of, write_published
+from motionexp.results.published import read_published, root_of, write_published
 from motionexp.results.tables import build
 from motionexp.results.versions import dirty_note
 
-DIRTY = "--dirty"
+DIRTY, KEEP = "--dirty", "--keep"
 
 
-def publish(layout_path: Path, outputs: Path, *, dirty: bool = False) -> tuple[Path, int]:
+def publish(layout_path: Path, outputs: Path, *, dirty: bool = False, keep: bool = False) -> tuple[Path, int]:
     """Writes the rows of `outputs` that a layout selects to the file it names; returns both file and count.
 
     Args:
         layout_path: of the experiment's file.
         outputs: the runs' folder.
         dirty: whether rows of a working tree with uncommitted changes may be published.
+        keep: whether models of which `outputs` has no rows keep those that were published.
 
     Raises:
         InputError: nothing to publish, rows of a working tree with uncommitted changes or of two versions,
@@ -47,6 +49,10 @@ def publish(layout_path: Path, outputs: Path, *, dirty: bool = False) -> tuple[P
     rows = selected_rows(layout, outputs)
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
+    path = root_of(layout_path) / layout.rows
+    if keep and path.exists():
+        models = {row.model for row in rows}
+        rows += [row for row in read_published(path) if row.model not in models]
     if not dirty and (notes := dirty_note(rows)):
         raise InputError(
             f"{outputs}: {notes[0].rstrip('.')}: no commit has their code. Commit and run them again, or"
@@ -64,7 +70,6 @@ def publish(layout_path: Path, outputs: Path, *, dirty: bool = False) -> tuple[P
     comparison = Comparison(layout, rows)
     for table in layout.tables:
         build(comparison, table)
-    path = root_of(layout_path) / layout.rows
     write_published(path, rows)
     record_design(layout_path, layout)
     return path, len(rows)
@@ -87,15 +92,15 @@ def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m motionexp.results.publish LAYOUT [OUTPUTS] [--dirty]`; returns the exit code."""
-    words = [word for word in arguments if word != DIRTY]
+    """`python -m motionexp.results.publish` with its arguments; returns the exit code."""
+    words = [word for word in arguments if word not in (DIRTY, KEEP)]
     if len(words) not in (1, 2) or words[0].startswith("-"):
-        usage = f"python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [{DIRTY}]"
+        usage = f"python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [{DIRTY}] [{KEEP}]"
         print(f"usage: {usage}", file=sys.stderr)
         return 2
     try:
         layout, outputs = Path(words[0]), Path(words[1] if len(words) == 2 else "outputs")
-        path, count = publish(layout, outputs, dirty=DIRTY in arguments)
+        path, count = publish(layout, outputs, dirty=DIRTY in arguments, keep=KEEP in arguments)
         print(f"{count} rows published in {path}")
         for picture in publish_pictures(layout, outputs):
             print(f"picture published in {picture}")

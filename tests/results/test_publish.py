@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,24 @@ def test_rows_of_a_dirty_tree_are_refused_unless_told_and_the_table_says_so(root
     append_rows(outputs / "rows.jsonl", [replace(row, dirty=False) for row in rows])
     assert publish_main([str(layout_path), str(outputs)]) == 0
     assert publish_main(["--dirty"]) == 2
+
+
+def test_models_without_runs_keep_their_published_rows_if_asked(root):
+    layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
+    layout_path.write_text(COLUMNAR.replace("{contrast:", "{model: tiny_latte, contrast:"), encoding="utf-8")
+    of_other = [replace(row, model="tiny_unet3d", score_id=f"other-{row.score_id}") for row in toy_rows()]
+    append_rows(outputs / "rows.jsonl", of_other)
+    path, _ = publish(layout_path, outputs)
+    (outputs / "rows.jsonl").unlink()
+    append_rows(outputs / "rows.jsonl", toy_rows())
+    assert publish_main([str(layout_path), str(outputs), "--keep"]) == 0
+    counts = Counter(row.model for row in read_published(path))
+    assert counts == {"tiny_latte": len(toy_rows()), "tiny_unet3d": len(toy_rows())}
+    # Again: a model that has runs has its new rows alone.
+    publish(layout_path, outputs, keep=True)
+    assert Counter(row.model for row in read_published(path)) == counts
+    publish(layout_path, outputs)
+    assert {row.model for row in read_published(path)} == {"tiny_latte"}
 
 
 def test_rows_of_two_versions_are_not_published(root):
