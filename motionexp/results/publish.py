@@ -3,8 +3,8 @@
 `python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [--dirty] [--keep]` takes the rows that
 the layout selects from the runs' folders and writes them where the layout says, below `results/`; pictures
 that it names, beside them. No other command copies from there into `results/`. Rows of a working tree with
-uncommitted changes are refused without `--dirty`; with it, a note in the tables says so. With `--keep`, models
-of which there is no run keep their published rows, so that an experiment can be published model by model.
+uncommitted changes are refused without `--dirty`; with it, a note in the tables says so. With `--keep`,
+models of which there is no run keep their published rows: an experiment can be published model by model.
 """
 
 import sys
