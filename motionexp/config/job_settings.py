@@ -7,6 +7,13 @@ from motionexp.config.schema import JobConfig, tiles
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
 
+OF_BASE = tuple(
+    name
+    for name in names_in(JobConfig, lambda about: {"cell", "content", "sampling"} & {*about.stages})
+    if name not in ("references", "training_seeds", "adapter")
+)
+"""The settings that the base model's samples of a reference and their scores depend on."""
+
 
 def loggers(named: object) -> list[str]:
     """The loggers of a job, of which `logger=` names one or a list."""
@@ -26,6 +33,16 @@ def base_settings(cfg: JobConfig) -> JobConfig:
         inverted_noise=0.0,
         adapter=None,
     )
+
+
+def is_base_job(cfg: JobConfig) -> bool:
+    """Whether a job is the base model's: all its cells are."""
+    return cfg.tau == 1000 and cfg.adapter is None and cfg.probe is None
+
+
+def makes_base(cfg: JobConfig) -> bool:
+    """Whether a job makes cells of the base model beside its own."""
+    return cfg.base_model and cfg.tau != 1000 and cfg.probe is None
 
 
 def plain_settings(cfg: JobConfig) -> dict[str, Any]:

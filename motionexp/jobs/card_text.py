@@ -13,7 +13,7 @@ from motionexp.files import user_path
 from motionexp.hub import is_hub_id
 from motionexp.jobs.card_scores import ADAPTER, BASE, Mean
 from motionexp.methods.export_formats import FILE_NAMES, READERS, SUFFIXES, shift_node, task_of
-from motionexp.results.formats import Grid, markdown_text
+from motionexp.results.formats import Grid, decimal, markdown_text
 from motionexp.results.rows import SANITY_BASELINES
 
 if TYPE_CHECKING:
@@ -327,8 +327,8 @@ def _scores(content: "CardContent") -> Iterator[str]:
 def _cell(mean: Mean | None, digits: int) -> str:
     if mean is None:
         return "\N{EN DASH}"
-    text = f"{round(mean.value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-    return text + (f" ({mean.values} of {mean.videos})" if mean.values < mean.videos else "")
+    of_videos = f" ({mean.values} of {mean.videos})" if mean.values < mean.videos else ""
+    return decimal(mean.value, digits) + of_videos
 
 
 def _licence(content: "CardContent") -> str:

@@ -58,27 +58,41 @@ class Rates:
         return cls(of_training, of_sampling, statistics.median(scoring.values()), True)
 
 
-def costs_of(jobs: Sequence[SweepJob], rates: Callable[[JobConfig], Rates]) -> Callable[[Piece], float]:
-    """The cost of a piece, in seconds where the rates of its model are."""
-    of_cell: dict[tuple[int, str], float] = {}
-    readers: dict[str, References] = {}  # one of each suite: a reader may look at all files of a benchmark
+class Costs:
+    """What the cells of a sweep cost, in seconds where the rates of their model are.
 
-    def cost(piece: Piece) -> float:
-        cfg = jobs[piece.job].cfg
+    Args:
+        jobs: of the sweep.
+        rates: of a job's model.
+    """
+
+    def __init__(self, jobs: Sequence[SweepJob], rates: Callable[[JobConfig], Rates]) -> None:
+        self._jobs, self._rates = jobs, rates
+        self._readers: dict[str, References] = {}  # a reader may look at all files of a benchmark
+        self._of_piece: dict[Piece, float] = {}
+
+    def of_cell(self, cfg: JobConfig, reference: str) -> float:
+        """The cost of one cell of a job."""
         suite = repr(cfg.data)
-        if suite not in readers:
-            readers[suite] = make_reader(cfg.data)
-        for name in piece.references:
-            if (piece.job, name) not in of_cell:
-                of_one = cell_cost(cfg, name, rates(cfg), readers[suite])
-                of_cell[piece.job, name] = of_one * len(training_seeds(cfg))
-        return sum(of_cell[piece.job, name] for name in piece.references)
+        if suite not in self._readers:
+            self._readers[suite] = make_reader(cfg.data)
+        return cell_cost(cfg, reference, self._rates(cfg), self._readers[suite])
 
-    return cost
+    def of_piece(self, piece: Piece) -> float:
+        """The cost of a piece; the base model's cells, which jobs share, are not counted."""
+        if piece not in self._of_piece:
+            cfg = self._jobs[piece.job].cfg
+            of_cells = sum(self.of_cell(cfg, name) for name in piece.references)
+            self._of_piece[piece] = of_cells * len(training_seeds(cfg))
+        return self._of_piece[piece]
+
+    def seconds(self, cfg: JobConfig, reference: str) -> float | None:
+        """The seconds of one cell of a job; None where the model's rates are none in seconds."""
+        return self.of_cell(cfg, reference) if self._rates(cfg).is_measured else None
 
 
 def cell_cost(cfg: JobConfig, reference: str, rates: Rates, reader: References) -> float:
-    """The cost of one cell; the base model's, which jobs share, is not counted."""
+    """The cost of one cell."""
     samples = _edits(cfg, reference, reader) * cfg.seeds
     if cfg.probe is not None:
         return samples * cfg.probe_steps * evaluations_of_step(cfg.guidance_scale) * rates.sampling

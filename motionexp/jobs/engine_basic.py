@@ -36,7 +36,7 @@ def in_this_process(
         check_ranks(cfg)
     folder, singles = SweepFolder.of(jobs), [SweepJob(cfg, ()) for cfg in jobs]
     pieces = [piece for number, cfg in enumerate(jobs) for piece in pieces_of(number, cfg)]
-    cells = planned_cells(singles, pieces, dict.fromkeys(pieces, 0), {})
+    cells = planned_cells(singles, pieces, dict.fromkeys(pieces, 0), lambda cfg, reference: None)
     of_hydra = folder.output / HYDRA
     undo, is_new, is_stopped = folder.undo(), not of_hydra.exists(), False
     ((task,), _) = folder.add(

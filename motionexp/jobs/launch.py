@@ -21,19 +21,19 @@ from motionexp.config.launcher import (
     RayLauncher,
     SlurmLauncher,
 )
-from motionexp.config.schema import JobConfig, training_seeds
+from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import user_path
-from motionexp.jobs.costs import costs_of
+from motionexp.jobs.costs import Costs
 from motionexp.jobs.failures import Failure, failures, last_error
-from motionexp.jobs.finished import read_record
+from motionexp.jobs.finished import FinishedCell, read_record
 from motionexp.jobs.model_rates import ModelRates
 from motionexp.jobs.outcomes import OnEnd, Outcome
 from motionexp.jobs.references import read_references
 from motionexp.jobs.sweep_folder import SweepFolder, Task, planned_cells
-from motionexp.jobs.tasks import Piece, SweepJob, cells_of, commands_of, cut, pieces_of
+from motionexp.jobs.tasks import Piece, SweepJob, commands_of, cut, pieces_of
 from motionexp.jobs.waiting import announced
 from motionexp.jobs.worker import RunCommands
 from motionexp.results.formats import amount, duration
@@ -66,7 +66,7 @@ class SweepPlan:
         tasks: of the pieces that are not finished.
         last: what comes after all tasks: probes that draw their figures from all parts.
         cells: as the plan's file has them.
-        finished: where the finished cells of each job are, as `SweepFolder.report` takes them.
+        finished: the finished cells of each job.
         cut_by: where the costs come from by which tasks are of like length: `ModelRates.source`.
     """
 
@@ -75,7 +75,7 @@ class SweepPlan:
     tasks: list[Task]
     last: list[Task]
     cells: list[dict[str, Any]]
-    finished: Mapping[int, list[tuple[str, int, Path]]]
+    finished: Mapping[int, list[FinishedCell]]
     cut_by: str
 
     def with_numbers(self, place: "Place") -> "SweepPlan":
@@ -122,25 +122,30 @@ def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int) -> Sw
         finished = _finished(jobs, pieces)
     left = [piece for piece in pieces if piece not in finished]
     rates = ModelRates([job.cfg for job in jobs], launcher)
-    cost = costs_of(jobs, rates.of)
-    tasks = cut(jobs, left, cost, lambda total: _count(launcher, total, at_once, rates)) if left else []
-    seconds = {piece: cost(piece) for piece in pieces if rates.of(jobs[piece.job].cfg).is_measured}
+    costs = Costs(jobs, rates.of)
+    tasks = (
+        cut(jobs, left, costs.of_piece, lambda total: _count(launcher, total, at_once, rates)) if left else []
+    )
+    task_of = {piece: number for number, task in enumerate(tasks) for piece in task}
+    in_plan = planned_cells(jobs, pieces, task_of, costs.seconds)
+    seconds: dict[int | None, list[float | None]] = defaultdict(list)
+    for cell in in_plan:
+        seconds[cell["task"]].append(cell["seconds"])
     planned = [
-        Task(
-            number,
-            commands_of(jobs, task),
-            round(sum(seconds[piece] for piece in task), 1) if all(p in seconds for p in task) else None,
-            sum(len(cells_of(jobs[piece.job].cfg, piece)) for piece in task),
-        )
+        Task(number, commands_of(jobs, task), _sum(seconds[number]), len(seconds[number]))
         for number, task in enumerate(tasks)
     ]
-    task_of = {piece: number for number, task in enumerate(tasks) for piece in task}
     last = _last(jobs, tasks, len(tasks))
-    located: dict[int, list[tuple[str, int, Path]]] = defaultdict(list)
+    located: dict[int, list[FinishedCell]] = defaultdict(list)
     for piece, cells in finished.items():
         located[piece.job] += cells
-    in_plan = planned_cells(jobs, pieces, task_of, seconds)
     return SweepPlan(jobs, pieces, planned, last, in_plan, located, rates.source)
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    """The sum of seconds; None if some are not known."""
+    numbers = [value for value in seconds if value is not None]
+    return round(sum(numbers), 1) if len(numbers) == len(seconds) else None
 
 
 def _count(launcher: Launcher, total: float, at_once: int, rates: ModelRates) -> int:
@@ -158,12 +163,8 @@ def _count(launcher: Launcher, total: float, at_once: int, rates: ModelRates) ->
     return max(1, int(count))
 
 
-def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece]) -> dict[Piece, list[tuple[str, int, Path]]]:
-    """The pieces whose results are all stored, and where. A probe looks itself for what it has stored.
-
-    Returns:
-        {piece: (reference, training seed, folder) of each of its cells}.
-    """
+def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece]) -> dict[Piece, list[FinishedCell]]:
+    """The pieces whose results are all stored, with these. A probe looks itself for what it has stored."""
     finished = {}
     read: dict[str, dict[str, Reference]] = {}
     for piece in pieces:
@@ -176,10 +177,7 @@ def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece]) -> dict[Piece, 
             read[subject] = {reference.name: reference for reference in references}
         cells = read_record(cfg, [read[subject][name] for name in piece.references])
         if cells is not None:
-            seeds = training_seeds(cfg) * len(piece.references)
-            finished[piece] = [
-                (cell.reference.name, seed, cell.cell.folder) for cell, seed in zip(cells, seeds, strict=True)
-            ]
+            finished[piece] = cells
     return finished
 
 
@@ -253,7 +251,7 @@ def launch(
         undo = folder.undo()
         plan = plan.with_numbers(partial(folder.add, about))
         for job, cells in plan.finished.items():
-            folder.report(settings[job], cells)
+            folder.report_finished(settings[job], cells)
         return _failures(folder, _run(console, plan, engine, folder, run, undo))
     finally:
         engine.close()

@@ -20,7 +20,7 @@ from motionexp.jobs.probe_linear import LinearProbe
 from motionexp.jobs.probe_tree import TreeProbe
 from motionexp.jobs.probe_units import Probe, Unit
 from motionexp.jobs.progress_file import ProgressFile
-from motionexp.jobs.sweep_folder import report_cells
+from motionexp.jobs.sweep_folder import sweep_of_process
 from motionexp.results.compaction import compact
 from motionexp.results.formats import amount, duration
 from motionexp.results.rows import Row
@@ -54,7 +54,8 @@ def probe(cfg: JobConfig) -> list[Row]:
         # 1. Say the cost, and measure what belongs to the model and not to a reference.
         job = Job(cfg, console)
         probe = probe_of(job.plan)
-        report_cells(cfg, ((unit.name, cfg.seed, unit.cell.folder) for unit in probe.units))
+        if sweep := sweep_of_process():
+            sweep.report(cfg, [(unit.name, cfg.seed, unit.cell.folder) for unit in probe.units])
         missing = probe.missing
         for line in cost_in_words(probe, missing):
             console.print(line, markup=False, highlight=False)

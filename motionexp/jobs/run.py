@@ -11,7 +11,7 @@ from rich.console import Console
 from motionexp.config.job_settings import base_settings, loggers
 from motionexp.config.ranks import rank_of
 from motionexp.config.run_settings import RunSettings
-from motionexp.config.schema import JobConfig, training_seeds
+from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.files import user_path
@@ -30,7 +30,7 @@ from motionexp.jobs.machine import (
 from motionexp.jobs.ranks import LOST, joined, on_ranks, silence
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
-from motionexp.jobs.sweep_folder import report_cells
+from motionexp.jobs.sweep_folder import sweep_of_process
 from motionexp.jobs.waiting import announced, loading_libraries
 from motionexp.results.compaction import compact
 from motionexp.results.rows import Row
@@ -70,10 +70,8 @@ def run(cfg: JobConfig) -> list[Row]:
                 silence()
                 return []
         elif cells is not None:
-            seeds = training_seeds(cfg) * len(references)
-            report_cells(
-                cfg, ((c.reference.name, seed, c.cell.folder) for c, seed in zip(cells, seeds, strict=True))
-            )
+            if sweep := sweep_of_process():
+                sweep.report_finished(cfg, cells)
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
@@ -176,9 +174,15 @@ def _run(
         job.encode()
     for note in job.plan.window_notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
-    report_cells(
-        cfg, ((plan.reference.name, plan.training_seed, plan.cell.folder) for plan in job.plan.cells)
-    )
+    if sweep := sweep_of_process():
+        of_base = job.plan.base.cells if job.plan.base else []
+        sweep.report(
+            cfg,
+            *(
+                [(plan.reference.name, plan.training_seed, plan.cell.folder) for plan in plans]
+                for plans in (job.plan.cells, of_base)
+            ),
+        )
     work = _Work(cfg, job, Failures(len(job.plan.cells), failed))
     work.run(job.plan.cells)
     return work.cells, work.grids, work.failures

@@ -5,7 +5,7 @@ It reads files alone, so that it works beside any launcher, and on a folder that
 
 import shlex
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,11 +71,15 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A sweep, or the cells of no sweep: a title, a line for each task, failures and the time left."""
+    """A sweep, or the cells of no sweep: a title, a line for each task, failures and the time left.
+
+    `without_maker` is how many cells wait, and nobody makes before the command is given again.
+    """
 
     title: str
     tasks: Sequence[TaskStatus]
     left: TimeLeft | None
+    without_maker: int = 0
 
     @property
     def counts(self) -> Counter[str]:
@@ -84,8 +88,9 @@ class SweepStatus:
 
     @property
     def is_over(self) -> bool:
-        """Whether no cell runs or waits."""
-        return not any(self.counts[state] for state in (RUNNING, WAITING, INTERRUPTED))
+        """Whether no cell runs or waits for its turn."""
+        counts = self.counts
+        return not (counts[RUNNING] + counts[INTERRUPTED]) and counts[WAITING] == self.without_maker
 
 
 def status(words: Sequence[str]) -> None:
@@ -147,12 +152,13 @@ def read_sweeps(output: Path) -> list[SweepStatus]:
             plans.append(read_plan(path))
         except (InputError, OSError) as error:
             sweeps.append(SweepStatus(printable(str(error)), (), None))
-    for plan in plans:
+    for plan in sorted(plans, key=lambda plan: plan.written):
+        states = [_planned_state(cell) for cell in plan.cells]
+        sweeps.append(_sweep(plan, states))
+        # A cell of a smaller batch stands for the one of the plan that it replaces.
+        planned.update(state.folder for state in states)
         planned.update(cell.folder for cell in plan.cells if cell.folder is not None)
-    by_folder = _unplanned(output, planned, is_needed=not plans and not sweeps)
-    # The last sweep first: it may have taken over a process's number.
-    newest = sorted(plans, key=lambda plan: plan.written, reverse=True)
-    sweeps += [_sweep(plan, by_folder) for plan in newest][::-1]
+    by_folder = _unplanned(output, planned, is_needed=not sweeps)
     tasks = [
         TaskStatus(printable(name), [(state, _own_label(state)) for state in states])
         for name, states in by_folder.items()
@@ -180,39 +186,42 @@ def _unplanned(output: Path, planned: Collection[Path], *, is_needed: bool) -> d
     return by_folder
 
 
-def _beside(by_folder: dict[str, list[CellState]], cells: Sequence[CellState]) -> list[CellState]:
-    """Take out what the processes that made these cells made beside them: cells of the base model, mostly."""
-    processes = {(cell.host, cell.about.get("pid")) for cell in cells if "pid" in cell.about}
-    replacements = {cell.folder for cell in cells}  # which stand for cells of the plan
-    beside = []
-    for folder, states in by_folder.items():
-        states = [state for state in states if state.folder not in replacements]
-        is_made = [(state.host, state.about.get("pid")) in processes for state in states]
-        beside += [state for state, is_beside in zip(states, is_made, strict=True) if is_beside]
-        by_folder[folder] = [state for state, is_beside in zip(states, is_made, strict=True) if not is_beside]
-    return beside
-
-
-def _sweep(plan: SweepPlan, unplanned: dict[str, list[CellState]]) -> SweepStatus:
+def _sweep(plan: SweepPlan, states: Sequence[CellState]) -> SweepStatus:
     by_task: dict[int | None, list[tuple[PlannedCell, CellState]]] = {number: [] for number in plan.tasks}
-    for cell in plan.cells:
-        by_task.setdefault(cell.task, []).append((cell, _planned_state(cell)))
+    for cell, state in zip(plan.cells, states, strict=True):
+        by_task.setdefault(cell.task, []).append((cell, state))
     models = len({cell.model for cell in plan.cells})
-    seeds = len({cell.training_seed for cell in plan.cells})
+    seeds = len({cell.training_seed for cell in plan.cells if not cell.is_base})
     tasks, busy, at_work = list[TaskStatus](), list[bool](), workers(plan.folder)
     in_order = sorted(by_task.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
     for number, cells in in_order:
         labelled = [(state, _label(cell, models, seeds)) for cell, state in cells]
-        # What a task's process makes beside its cells, as samples of the base model.
-        labelled += [
-            (state, _own_label(state)) for state in _beside(unplanned, [state for _, state in cells])
-        ]
         worker = None if number is None else at_work.get(number)
         tasks.append(TaskStatus("before" if number is None else f"task {number}", labelled, worker))
         busy.append(worker is not None or any(state.state == RUNNING for state, _ in labelled))
     about = f"{plan.launcher}, planned {plan.written.astimezone():%Y-%m-%d %H:%M}"
     title = f"{plan.folder}: python run.py {shlex.join(plan.command)} ({about})"
-    return SweepStatus(printable(title), tasks, time_left([cells for _, cells in in_order], busy))
+    left = time_left([cells for _, cells in in_order], busy)
+    return SweepStatus(printable(title), tasks, left, _without_maker(plan, states))
+
+
+def _without_maker(plan: SweepPlan, states: Sequence[CellState]) -> int:
+    """How many of the base model's cells wait although all cells beside which they would be made failed."""
+    beside: dict[tuple[str, str], list[tuple[PlannedCell, bool]]] = defaultdict(list)
+    for cell, state in zip(plan.cells, states, strict=True):
+        if not cell.is_base:
+            beside[cell.model, cell.reference].append((cell, state.state in (FAILED, DAMAGED)))
+    count = 0
+    for base, state in zip(plan.cells, states, strict=True):
+        if base.is_base and state.state == WAITING:
+            sampling = {name: text for name, text in base.settings.items() if name != "tau"}.items()
+            of_makers = [
+                is_failed
+                for cell, is_failed in beside[base.model, base.reference]
+                if sampling <= cell.settings.items()
+            ]
+            count += bool(of_makers) and all(of_makers)
+    return count
 
 
 def _label(cell: PlannedCell, models: int, seeds: int) -> str:
@@ -221,7 +230,7 @@ def _label(cell: PlannedCell, models: int, seeds: int) -> str:
     if models > 1 and "model" not in cell.settings:
         words.insert(0, cell.model)
     words.append(cell.reference)
-    if seeds > 1 and cell.training_seed is not None:
+    if seeds > 1 and cell.training_seed is not None and not cell.is_base:
         words.append(f"training seed {cell.training_seed}")
     return " ".join(words)
 
@@ -286,6 +295,8 @@ def _columns(task: TaskStatus) -> tuple[str, str, str, str]:
     words = f"{counts[DONE]} of {len(task.cells)} done" + (f", {failed} failed" if failed else "")
     if not task.cells:  # later tasks have its cells, or it draws figures
         words, state = "no cells", ""
+    if state == DONE:  # which the words say
+        state = ""
     if not running and (worker := task.worker):  # it has not come to a cell yet, or not to the next one
         return task.name, words, RUNNING, printable(_where(worker.host, worker.pid, worker.since))
     if not running:

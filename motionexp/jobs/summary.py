@@ -11,10 +11,10 @@ from rich.console import Console
 
 from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics, find_metric
 from motionexp.config.scoring import PAIRS
-from motionexp.results.formats import amount
+from motionexp.results.formats import amount, decimal
 from motionexp.results.rows import SANITY_BASELINES, Row
 from motionexp.results.settings_table import EXTERNAL
-from motionexp.results.subjects import reasons_in
+from motionexp.results.subjects import reasons_by_group
 from motionexp.results.terminal import print_grid
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def print_summary(
         for label, (caption, _) in edits.items():
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
     lines = {label: of_edit for label, (_, of_edit) in edits.items()}
-    if of_base:
-        lines |= {"all edits": samples} if len(lines) > 1 else {}
-        lines["base model"] = [*of_base]
-    lines |= {SANITY_BASELINES[name]: of_baseline for name, of_baseline in baselines.items()}
+    beside = {"base model": [*of_base]} if of_base else {}
+    lines |= {"all edits": samples} if of_base and len(lines) > 1 else {}
+    beside |= {SANITY_BASELINES[name]: of_baseline for name, of_baseline in baselines.items()}
+    lines |= beside
     specs = [*{spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()]
     columns = {name: heading for name, heading in headings(specs).items() if name in values}
     _print_means(console, lines, columns)
-    _print_legend(console, lines, {name for spec in specs for name in spec.summary} - hidden)
+    _print_legend(console, samples, beside, {name for spec in specs for name in spec.summary} - hidden)
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
 
@@ -97,7 +97,7 @@ def table(scores: Mapping[str, Sequence[Scores]]) -> "DataFrame":
 
 
 def _mean(videos: Sequence[Scores], name: str, minus: str) -> float:
-    """The mean of a value less another one of the same video; NaN if no video has the value."""
+    """The mean of a value minus another one of the same video; NaN if no video has the value."""
     flat = [
         {value: one.value for values in video.values() for value, one in values.items()} for video in videos
     ]
@@ -145,20 +145,36 @@ def _print_means(
     print_grid(console, ["means", *columns], lines)
 
 
-def _print_legend(console: Console, lines: Mapping[str, Sequence[Row]], shown: Collection[str]) -> None:
-    """Print where the scores are explained, and why samples have no value."""
+def _print_legend(
+    console: Console, samples: Sequence[Row], beside: Mapping[str, Sequence[Row]], shown: Collection[str]
+) -> None:
+    """Print where the scores are explained, and why samples have no value.
+
+    Args:
+        console: prints.
+        samples: the rows of the job's own samples.
+        beside: {heading: rows} of the base model and of sanity baselines.
+        shown: the scores that the table may show.
+    """
     headed = {name: heading for spec in METRICS.values() for name, heading in spec.summary.items()}
     console.print("docs/scores.md explains the scores", highlight=False)
-    several = "all edits" in lines  # whose rows are those of the lines above it
-    counted = [of_line for label, of_line in lines.items() if not (several and label == "all edits")]
-    rows = [row for of_line in counted for row in of_line if row.metric in shown]
+    groups = {"": samples, **beside}
     # A score and its level of chance lack values for one reason.
-    lacking: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for name in dict.fromkeys(row.metric for row in rows):
-        for entry in reasons_in(row for row in rows if row.metric == name).items():
-            lacking[entry].append(headed.get(name, name))
-    for (reason, count), names in lacking.items():
-        text = f"{', '.join(names)}: no value for {count} of its samples ({reason})"
+    lacking: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in dict.fromkeys(row.metric for of_group in groups.values() for row in of_group):
+        if name not in shown:
+            continue
+        of_metric = {
+            label: [row for row in of_group if row.metric == name] for label, of_group in groups.items()
+        }
+        for reason, counts in reasons_by_group(of_metric).items():
+            texts = [
+                f"{count} of {len(of_metric[label])} {f'in the column {label!r}' if label else 'samples'}"
+                for label, count in counts.items()
+            ]
+            lacking[reason, " and for ".join(texts)].append(headed.get(name, name))
+    for (reason, counted), names in lacking.items():
+        text = f"{', '.join(names)}: no value for {counted} ({reason})"
         console.print(text, markup=False, highlight=False)
 
 
@@ -177,8 +193,8 @@ def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]
 
 
 def mean_of(rows: Sequence[Row], metric: str, minus: str = "") -> str:
-    """The mean of a metric, less another one of the same samples; a dash if no sample has a value."""
+    """The mean of a metric minus another one of the same samples; a dash if no sample has a value."""
     subtracted = {row.sample_id: row.value for row in rows if row.metric == minus}
     values = [row.value - subtracted.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
     values = [value for value in values if not math.isnan(value)]
-    return f"{round(float(np.mean(values)), 2) + 0.0:.2f}" if values else "–"
+    return decimal(float(np.mean(values)) if values else math.nan)

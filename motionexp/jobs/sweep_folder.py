@@ -18,17 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
-from motionexp.config.job_settings import plain_settings
-from motionexp.config.schema import JobConfig
+from motionexp.config.job_settings import OF_BASE, base_settings, is_base_job, makes_base, plain_settings
+from motionexp.config.schema import JobConfig, tiles, training_seeds
 from motionexp.errors import InputError
 from motionexp.files import existing_part, locked, user_path, write_whole
 from motionexp.jobs.cell import read_json, write_json
-from motionexp.jobs.finished import PLACE
+from motionexp.jobs.finished import PLACE, FinishedCell
 from motionexp.jobs.sweep_plan import PLAN, SWEEP_FOLDER, SWEEPS, VERSION, read_plan
 from motionexp.jobs.sweeps import settings_of
 from motionexp.jobs.task_workers import remove_dead_workers
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of
 
+Place = tuple[str, int, Path]
+"""Where a cell is: the name of its reference or of a probe's unit, its training seed, its folder."""
 VARIABLE = SWEEP_FOLDER
 PLAN_LOCK = ".plan.lock"
 SUBMITTED = "submitted.json"
@@ -36,9 +38,18 @@ SUBMITTED = "submitted.json"
 
 
 def job_key(cfg: JobConfig) -> str:
-    """12 hex digits of the settings of a job, apart from its references and from what changes no result."""
-    settings = {name: value for name, value in plain_settings(cfg).items() if name not in PLACE}
-    return _digest(settings)
+    """12 hex digits of the settings of a job, apart from its references and from what changes no result.
+
+    Jobs of the base model that differ in settings of tuning alone have one key: they make the same cells.
+    """
+    if is_base_job(cfg):
+        settings = {name: value for name, value in plain_settings(cfg).items() if name in OF_BASE}
+        return _digest(settings | {"tiles": tiles(cfg.mode, cfg.model)})
+    return _digest(_settings(cfg))
+
+
+def _settings(cfg: JobConfig) -> dict[str, Any]:
+    return {name: value for name, value in plain_settings(cfg).items() if name not in PLACE}
 
 
 def _digest(content: object) -> str:
@@ -77,7 +88,7 @@ class SweepFolder:
     @classmethod
     def of(cls, jobs: Sequence[JobConfig]) -> "SweepFolder":
         """The folder of the sweep of these jobs, whatever launcher runs it."""
-        keys = [[job_key(cfg), cfg.references] for cfg in jobs]
+        keys = [[_digest(_settings(cfg)), cfg.references] for cfg in jobs]
         digest = _digest([keys, FIT_VERSION, SAMPLE_VERSION, PROBE_VERSION])
         return cls(user_path(jobs[0].output).absolute() / SWEEPS / digest)
 
@@ -202,17 +213,28 @@ class SweepFolder:
             plan["cells"] = _located(plan["cells"], self._reported())
         return plan
 
-    def report(self, cfg: JobConfig, cells: Iterable[tuple[str, int, Path]]) -> None:
-        """Store where a job's cells are: (reference or unit of work, training seed, folder)."""
-        located = [
-            [name, seed, os.path.relpath(folder.absolute(), self.output)] for name, seed, folder in cells
-        ]
-        # One file a process: no file is written by two.
-        path = self.path / "cells" / f"{job_key(cfg)}-{_digest(located)}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"job": job_key(cfg), "cells": located})
+    def report(self, cfg: JobConfig, cells: Iterable[Place], of_base: Iterable[Place] = ()) -> None:
+        """Store where a job's cells are, and those of the base model that it makes beside them."""
+        is_new = False
+        for job, places in ((cfg, cells), (base_settings(cfg), of_base)):
+            located = [
+                [name, seed, os.path.relpath(folder.absolute(), self.output)] for name, seed, folder in places
+            ]
+            # One file a process: no file is written by two.
+            path = self.path / "cells" / f"{job_key(job)}-{_digest(located)}.json"
+            if located and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, {"job": job_key(job), "cells": located})
+                is_new = True
+        if is_new:
             self.locate()
+
+    def report_finished(self, cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
+        """As `report`, of references that a job has finished: each has a cell for every training seed."""
+        seeds = training_seeds(cfg) * (len(cells) // len(training_seeds(cfg)))
+        places = [(c.reference.name, seed, c.cell.folder) for c, seed in zip(cells, seeds, strict=True)]
+        of_base = [(c.reference.name, cfg.seed, c.base.cell.folder) for c in cells if c.base is not None]
+        self.report(cfg, places, of_base)
 
     def locate(self) -> None:
         """Write the folders of cells that were reported into the plan."""
@@ -261,37 +283,88 @@ def in_task() -> bool:
     return VARIABLE in os.environ
 
 
-def report_cells(cfg: JobConfig, cells: Iterable[tuple[str, int, Path]]) -> None:
-    """Tell the sweep that this process works for, if any, where a job's cells are."""
-    if path := os.environ.get(VARIABLE):
-        SweepFolder(Path(path)).report(cfg, cells)
+def sweep_of_process() -> SweepFolder | None:
+    """The folder of the sweep that this process works for; None: it works for none."""
+    path = os.environ.get(VARIABLE)
+    return SweepFolder(Path(path)) if path else None
 
 
 def planned_cells(
     jobs: Sequence[SweepJob],
     pieces: Sequence[Piece],
     task_of: Mapping[Piece, int],
-    seconds: Mapping[Piece, float],
+    seconds: Callable[[JobConfig, str], float | None],
 ) -> list[dict[str, Any]]:
-    """The cells of a plan, whose folders are not known yet; those without a task are finished."""
+    """The cells of a plan, whose folders are not known yet; those without a task are finished.
+
+    A cell of the base model is one cell of the plan, however many jobs make it.
+
+    Args:
+        jobs: of the sweep.
+        pieces: of all jobs.
+        task_of: {unfinished piece: the number of its task}.
+        seconds: that a cell of a job and a reference takes; None: unknown.
+    """
     _, differences = settings_of([job.cfg for job in jobs])
-    keys = [job_key(job.cfg) for job in jobs]
-    entries = []
+    makers = [_Maker.of(job.cfg, differs) for job, differs in zip(jobs, differences, strict=True)]
+    of_base = [
+        _Maker.of(base_settings(job.cfg), differs) if makes_base(job.cfg) else None
+        for job, differs in zip(jobs, differences, strict=True)
+    ]
+    entries: dict[Hashable, dict[str, Any]] = {}
+    # 1. The cells of the jobs themselves.
     for piece in pieces:
-        cells = cells_of(jobs[piece.job].cfg, piece)
-        of_one = seconds[piece] / len(cells) if piece in seconds else None
-        settings = {name: text for name, text in differences[piece.job].items() if name != "references"}
-        for reference, seed in cells:
-            entries.append(
-                {
-                    "cell": None,
-                    "job": keys[piece.job],
-                    "model": jobs[piece.job].cfg.model.name,
-                    "reference": reference,
-                    "training_seed": seed,
-                    "settings": settings,
-                    "task": task_of.get(piece),
-                    "seconds": None if of_one is None else round(of_one, 1),
-                }
-            )
-    return entries
+        maker = makers[piece.job]
+        for cell in cells_of(maker.cfg, piece):
+            if (maker.key, *cell) not in entries:
+                entries[maker.key, *cell] = maker.entry(*cell, task_of.get(piece), seconds)
+    # 2. The base model's, in the task that comes to it first; finished where a job with it is finished.
+    of_jobs = {*entries}
+    for piece in pieces:
+        if (base := of_base[piece.job]) is None:
+            continue
+        for name in piece.references:
+            key, task = (base.key, name, base.cfg.seed), task_of.get(piece)
+            if key not in entries:
+                entries[key] = base.entry(name, base.cfg.seed, task, seconds)
+            elif task is None and key not in of_jobs:
+                entries[key]["task"] = None
+    return [*entries.values()]
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """A job of a sweep, or the base model's job beside it, as the entries of its cells name it."""
+
+    cfg: JobConfig
+    key: str
+    settings: Mapping[str, str]
+
+    @classmethod
+    def of(cls, cfg: JobConfig, differences: Mapping[str, str]) -> "_Maker":
+        """The maker of a job that differs in some settings from the others of its sweep."""
+        settings = {name: text for name, text in differences.items() if name != "references"}
+        if is_base_job(cfg):
+            settings = {"tau": "1000"} | {n: text for n, text in settings.items() if n in OF_BASE}
+        return cls(cfg, job_key(cfg), settings)
+
+    def entry(
+        self,
+        reference: str,
+        seed: int,
+        task: int | None,
+        seconds: Callable[[JobConfig, str], float | None],
+    ) -> dict[str, Any]:
+        """The entry of a cell in the plan."""
+        expected = seconds(self.cfg, reference)
+        return {
+            "cell": None,
+            "job": self.key,
+            "model": self.cfg.model.name,
+            "reference": reference,
+            "training_seed": seed,
+            "base_model": is_base_job(self.cfg),
+            "settings": self.settings,
+            "task": task,
+            "seconds": None if expected is None else round(expected, 1),
+        }

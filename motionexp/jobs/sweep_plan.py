@@ -26,6 +26,7 @@ class PlannedCell:
         folder: of its results; None: its name depends on weights that were not on the machine.
         model, reference: that it is of.
         training_seed: of its adapter; None: nothing is trained.
+        is_base: whether it is the base model's, which nothing is trained for.
         settings: {swept setting: its value as text}.
         task: the number of the task that makes it; None: it was finished before.
         seconds: that it was expected to take when the sweep was planned; None: unknown.
@@ -35,6 +36,7 @@ class PlannedCell:
     model: str
     reference: str
     training_seed: int | None
+    is_base: bool
     settings: Mapping[str, str]
     task: int | None
     seconds: float | None
@@ -116,6 +118,7 @@ def _cells(entries: Any, output: Path) -> Iterator[PlannedCell]:
             _text(entry["model"]),
             _text(entry["reference"]),
             None if seed is None else int(seed),
+            entry.get("base_model") is True,
             {_text(name): _text(value) for name, value in entry["settings"].items()},
             None if entry["task"] is None else int(entry["task"]),
             _seconds(entry.get("seconds")),

@@ -66,16 +66,21 @@ class _Costs:
         planned = [(cell.seconds, seconds) for cell, seconds in timed if cell.seconds]
         expected, took = sum(first for first, _ in planned), sum(second for _, second in planned)
         self.factor = took / expected if expected else 1.0
-        by_model: dict[str, list[float]] = defaultdict(list)
+        took_of: dict[tuple[str, bool], list[float]] = defaultdict(list)
         for cell, seconds in timed:
-            by_model[cell.model].append(seconds)
-        self.means = {model: fmean(seconds) for model, seconds in by_model.items()}
+            took_of[cell.model, cell.is_base].append(seconds)
+        self.means = {kind: fmean(seconds) for kind, seconds in took_of.items()}
 
     def of(self, cell: PlannedCell) -> float:
-        """NaN where neither the plan nor a finished cell of the model says it."""
+        """NaN where neither the plan nor a finished cell of the model says it.
+
+        The base model's cells take less, for they train nothing. Until one is done, they count as the others,
+        and the others as they.
+        """
         if cell.seconds is not None:
             return cell.seconds * self.factor
-        return self.means.get(cell.model, math.nan)
+        of_others = self.means.get((cell.model, not cell.is_base), math.nan)
+        return self.means.get((cell.model, cell.is_base), of_others)
 
 
 def _left(cell: CellState, cost: float) -> float:

@@ -236,16 +236,19 @@ def _rounded(value: float, digits: int) -> float:
     return round(round(value, 12), digits) + 0.0
 
 
-def _number(value: float, digits: int) -> str:
+def decimal(value: float, digits: int = 2) -> str:
+    """A number with its minus sign as all texts and tables print it; a dash for NaN."""
+    if math.isnan(value):
+        return "\N{EN DASH}"
     return f"{_rounded(value, digits):.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval_text(interval: Interval, digits: int) -> str:
     """A mean, and where it has one its interval in brackets."""
-    text = _number(interval.mean, digits)
+    text = decimal(interval.mean, digits)
     if math.isnan(interval.low):
         return text
-    return f"{text} [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
+    return f"{text} [{decimal(interval.low, digits)}, {decimal(interval.high, digits)}]"
 
 
 def _shown(cell: Cell | None) -> str:

@@ -21,7 +21,7 @@ from motionexp.errors import InputError, one_of
 from motionexp.files import locked, write_whole
 from motionexp.results.cell_state import DONE, STATES, read_state
 from motionexp.results.compaction import compacted_in
-from motionexp.results.formats import Grid, markdown_text, printable
+from motionexp.results.formats import Grid, decimal, markdown_text, printable
 from motionexp.results.rows import ROWS_NAME, Row, read_lines
 from motionexp.results.selection import changed_settings, check_values, has_value, text_in
 from motionexp.results.terminal import print_grid
@@ -233,10 +233,7 @@ def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]
             between.join(sampled.settings),
             run.state if sampled is run.sampled[0] else "",
             str(sampled.samples),
-            *(
-                f"{round(sampled.scores[name], 2) + 0.0:.2f}" if name in sampled.scores else "\N{EN DASH}"
-                for name in shown
-            ),
+            *(decimal(sampled.scores.get(name, math.nan)) for name in shown),
         ]
         for run, sampled in entries
     ]

@@ -341,7 +341,8 @@ class _BlockOf:
             measured = [row for line in self.lines for row in line.by_metric.get(column.metric, [])]
             label = column.label.rstrip(" ↑↓")
             notes += [
-                f"{where}{label}: no value for {count} of {len(measured)} samples ({reason})."
+                f"{where}{label}: no value for {count} of the {len(measured)} samples of all lines"
+                f" ({reason})."
                 for reason, count in reasons_in(measured).items()
             ]
         # 3. Lines that lack samples.

@@ -64,11 +64,22 @@ def paired_difference(ours: Values, theirs: Values) -> Interval:
 
 
 def reasons_in(rows: Iterable[Row]) -> dict[str, int]:
-    """Why rows have no value, with their numbers; reasons that differ in a percentage count as one."""
-    reasons: Counter[str] = Counter()
+    """As `reasons_by_group`, of one group: {reason: rows}."""
+    return {reason: counts.total() for reason, counts in reasons_by_group({"": rows}).items()}
+
+
+def reasons_by_group(groups: Mapping[str, Iterable[Row]]) -> dict[str, Counter[str]]:
+    """Why rows of some groups have no value; reasons that differ in a percentage count as one.
+
+    Returns:
+        {reason: {group: how many of its rows}}, without groups of which no row has the reason.
+    """
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
     shown: dict[str, str] = {}
-    for row in rows:
-        if math.isnan(row.value):
-            reasons[re.sub(r"\d+%", "%", row.reason)] += 1
-            shown.setdefault(re.sub(r"\d+%", "%", row.reason), row.reason or "no reason is stored")
-    return {shown[kind]: count for kind, count in reasons.items()}
+    for group, rows in groups.items():
+        for row in rows:
+            if math.isnan(row.value):
+                kind = re.sub(r"\d+%", "%", row.reason)
+                reasons[kind][group] += 1
+                shown.setdefault(kind, row.reason or "no reason is stored")
+    return {shown[kind]: counts for kind, counts in reasons.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from motionexp.jobs.status import read_sweeps
 from tests.engines.sweeps import (
     ROOT,
     folder_of,
@@ -44,8 +45,10 @@ def test_two_processes_leave_the_rows_of_one(launcher, tmp_path):
         tmp_path / "two", "-m", f"hydra/launcher={launcher}", "hydra.launcher.n_jobs=2", *words
     )
     assert code == 0, errors
-    assert "2 tasks for 6 cells" in shown
+    assert "2 tasks for 9 cells" in shown  # with the base model's three
     assert all(cell["cell"] for cell in plan_of(tmp_path / "two")["cells"])
+    (sweep,) = read_sweeps(tmp_path / "two")
+    assert sweep.counts == {"done": 9}
     assert run(tmp_path / "one", "-m", *words)[0] == 0
     assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
     # Again, by either: nothing is left to do.

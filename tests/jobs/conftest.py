@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config import metrics
+from motionexp.config import launcher, metrics
 from motionexp.data.videos import reading
-from motionexp.jobs import cell
+from motionexp.jobs import cell, launch
 from motionexp.jobs.cell import Cell
+from tests.support.engine_here import EngineHere
 from tests.support.squares import SQUARE_METRICS
 from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
@@ -56,3 +57,12 @@ def make(weights, tmp_path):
     """Makes checked settings; see `job_settings`."""
     target = "motionexp.backbones.latte.LatteBackbone"
     return partial(job_settings, target, weights, (FRAMES, SIZE, SIZE), output=str(tmp_path / "out"))
+
+
+@pytest.fixture
+def engine(monkeypatch) -> EngineHere:
+    """Stands for the engine of every launcher."""
+    engine = EngineHere()
+    monkeypatch.setattr(launch, "engine_of", lambda *_: engine)
+    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: True)
+    return engine

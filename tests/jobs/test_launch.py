@@ -12,7 +12,7 @@ import pytest
 from motionexp.config import launcher
 from motionexp.config.compose import JobReader, load
 from motionexp.errors import InputError
-from motionexp.jobs import launch, model_rates
+from motionexp.jobs import model_rates
 from motionexp.jobs.costs import Rates
 from motionexp.jobs.engine_basic import in_this_process
 from motionexp.jobs.failures import AGAIN
@@ -24,39 +24,6 @@ from tests.support.stub_jobs import run
 
 pytestmark = pytest.mark.usefixtures("quiet")
 JOBLIB = ("-m", "hydra/launcher=joblib")
-
-
-class InThisProcess:
-    """An engine that runs tasks one after the other where it is."""
-
-    at_once = 2
-
-    def __init__(self, *_) -> None:
-        self.order: list[int] = []
-
-    def attached(self, folder):
-        return []
-
-    def run(self, folder, tasks, work, on_end):
-        for task in tasks:
-            self.order.append(task.number)
-            os.environ[VARIABLE] = str(folder.path)
-            try:
-                code = work(task.commands)
-            finally:
-                del os.environ[VARIABLE]
-            on_end(task, Outcome.of_code(code, ""))
-
-    def close(self):
-        pass
-
-
-@pytest.fixture
-def engine(monkeypatch):
-    engine = InThisProcess()
-    monkeypatch.setattr(launch, "engine_of", lambda *_: engine)
-    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: True)
-    return engine
 
 
 def names_and_taus(jobs):
@@ -77,6 +44,7 @@ def test_the_jobs_of_all_tasks_run_and_the_plan_names_them(base, jobs, engine, t
     plan = json.loads((folder / "plan.json").read_text())
     assert (plan["version"], plan["launcher"], plan["command"]) == (1, "joblib", [*JOBLIB, *words])
     assert [task["number"] for task in plan["tasks"]] == engine.order == [0, 1]
+    # The jobs of tau=0 make the cells of tau=1000 too, which are no further ones.
     assert [(cell["reference"], cell["settings"]["tau"]) for cell in plan["cells"]] == [
         (reference, tau) for tau in ("0", "1000") for reference in names_of_plan(plan)
     ]
@@ -123,13 +91,13 @@ def test_the_plan_keeps_the_tasks_of_earlier_commands(base, jobs, engine, tmp_pa
     assert engine.order == [0, 1, 0, 1, 2]
     assert [task["number"] for task in plan["tasks"]] == [0, 1, 2]
     assert {cell["task"] for cell in plan["cells"]} == {2}
-    assert len(plan["cells"]) == 4
+    assert len(plan["cells"]) == 6
     for task in plan["tasks"]:
         assert "tau=0,300" in (folder / "tasks" / f"{task['number']:03d}.sh").read_text()
     capsys.readouterr()
     assert run(["status", f"output={tmp_path / 'out'}"]) == 0
     _, *tasks, _ = capsys.readouterr().out.splitlines()
-    assert tasks == ["task 0  no cells", "task 1  no cells", "task 2  0 of 4 done  waiting"]
+    assert tasks == ["task 0  no cells", "task 1  no cells", "task 2  0 of 6 done  waiting"]
 
 
 def planned(reference, task):
@@ -233,13 +201,13 @@ def test_a_process_is_known_from_the_start_of_its_task_to_its_end(tmp_path, monk
 def test_a_dry_run_prints_the_tasks_as_commands_and_writes_nothing(base, jobs, engine, tmp_path, capsys):
     assert run([*JOBLIB, *base, "tau=0,300", "references=2", "dry_run=true", "hydra.launcher.tasks=2"]) == 0
     shown = capsys.readouterr().out
-    assert "joblib: 2 tasks, 4 cells to do, 0 finished" in shown
+    assert "joblib: 2 tasks, 6 cells to do, 0 finished" in shown  # with the base model's two
     commands = [line for line in shown.splitlines() if line.startswith("  python run.py -m")]
     assert len(commands) == 2
     assert all("tau=0,300" in command and "dry_run=" not in command for command in commands)
     assert not jobs.ran
     assert not (tmp_path / "out" / "sweeps").exists()
-    assert run([*JOBLIB, *base, "dry_run=true", "references=1"]) == 0
+    assert run([*JOBLIB, *base, "dry_run=true", "references=1", "base_model=false"]) == 0
     shown = capsys.readouterr().out
     assert "joblib: 1 task, 1 cell to do, 0 finished" in shown
     assert "task 000: 1 cell\n" in shown
@@ -343,7 +311,7 @@ def test_a_task_s_script_does_what_its_commands_say(tmp_path, monkeypatch):
 
 
 def test_cells_tell_where_they_are(tmp_path):
-    cfg = load(["references=2", f"output={tmp_path}"])
+    cfg = load(["references=2", f"output={tmp_path}", "base_model=false"])
     folder = SweepFolder.of([cfg])
     assert folder == SweepFolder.of([replace(cfg, dry_run=True, device="cpu", output=str(tmp_path))])
     assert folder != SweepFolder.of([replace(cfg, rank=8)])

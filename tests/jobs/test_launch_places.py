@@ -28,7 +28,7 @@ def test_a_dry_run_for_slurm_needs_no_cluster(base, jobs, monkeypatch, capsys):
     assert run([*words, "dry_run=true"]) == 0
     shown = capsys.readouterr().out
     assert "the partition is not checked" in shown
-    assert "submitit_slurm: 2 tasks, 2 cells to do" in shown
+    assert "submitit_slurm: 2 tasks, 3 cells to do" in shown
 
 
 @pytest.mark.parametrize("name", ["joblib", "ray", "submitit_local", "submitit_slurm"])

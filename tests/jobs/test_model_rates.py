@@ -6,7 +6,7 @@ from motionexp.config.compose import load
 from motionexp.config.launcher import JoblibLauncher
 from motionexp.errors import InputError
 from motionexp.jobs import model_rates
-from motionexp.jobs.costs import Rates, costs_of
+from motionexp.jobs.costs import Costs, Rates
 from motionexp.jobs.model_rates import ModelRates, by_arithmetic
 from motionexp.jobs.tasks import SweepJob, cut, pieces_of
 
@@ -33,7 +33,7 @@ def sizes(jobs, rates, tasks):
     """{model: how many tasks it has} of a sweep that is cut into so many."""
     singles = [SweepJob(cfg, ()) for cfg in jobs]
     pieces = [piece for number, cfg in enumerate(jobs) for piece in pieces_of(number, cfg)]
-    of_all = cut(singles, pieces, costs_of(singles, rates.of), lambda total: tasks)
+    of_all = cut(singles, pieces, Costs(singles, rates.of).of_piece, lambda total: tasks)
     return [sum(task[0].job == number for task in of_all) for number in range(len(jobs))]
 
 

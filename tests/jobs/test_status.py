@@ -138,17 +138,51 @@ def test_damaged_cells_and_a_clock_of_the_future_stop_nothing(sweep, capsys):
     assert "last seen" not in lines[1]
 
 
-def test_what_a_task_makes_beside_its_cells_is_in_its_line(tmp_path, capsys):
+def test_cells_of_no_plan_are_no_cells_of_a_sweep(tmp_path, capsys):
+    """Also where the same process makes them, as a notebook that runs a sweep and then a job."""
     write_cell(tmp_path, 0, "done")
     base = write_cell(tmp_path, 7, "running", tau=1000.0)
-    elsewhere = write_cell(tmp_path, 8, "running", pid=99)
-    write_plan(tmp_path, [planned(0, 0), planned(1, 0)])
+    elsewhere = write_cell(tmp_path, 8, "running")
+    cells = [planned(0, 0), planned(1, 0), planned(7, 0, is_base=True)]
+    write_plan(tmp_path, [cells[0] | {"training_seed": 5}, cells[1] | {"training_seed": 5}, cells[2]])
     with locked(base / ".lock"), locked(elsewhere / ".lock"):
         _, task, total, title, line, _ = printed(tmp_path, capsys)
     assert task.startswith("task 0  1 of 3 done  running  tau=1000 reference-7: ")
+    assert total.startswith("3 cells: 1 done, 1 running, 1 waiting; ")
     assert "with 1 task at a time" in total
     assert "in no sweep" in title
     assert line.startswith("shapes/tiny_latte  0 of 1 done  running  tau=700 reference-8: ")
+
+
+def test_a_watch_does_not_wait_for_a_base_model_s_cell_whose_trainings_failed(tmp_path, capsys):
+    def cells(*settings):
+        return [planned(0, 0, **{"steps": steps, "tau": tau}) for steps, tau in settings]
+
+    base = planned(1, 0, is_base=True, steps="4") | {"reference": "reference-0"}
+    write_cell(tmp_path, 0, "failed", error="the loss is nan")
+    write_plan(tmp_path, [*cells(("4", "0"), ("4", "700")), base])
+    (sweep,) = read_sweeps(tmp_path)
+    assert sweep.is_over
+    assert printed(tmp_path, capsys)[-1] == "3 cells: 2 failed, 1 waiting"
+    # Another job is still to come to it; a job of other sampling steps is not.
+    others = {("4", "300"): False, ("8", "300"): True}
+    for (steps, tau), is_over in others.items():
+        shutil.rmtree(tmp_path / "sweeps")
+        failed_or_waiting = planned(2, 0, steps=steps, tau=tau) | {"reference": "reference-0"}
+        write_plan(tmp_path, [*cells(("4", "0")), failed_or_waiting, base])
+        (sweep,) = read_sweeps(tmp_path)
+        assert (sweep.without_maker == 1) == is_over
+        assert not sweep.is_over  # for the other cell waits too
+
+
+def test_a_cell_of_the_base_model_takes_what_those_before_it_took(tmp_path):
+    for number, seconds in ((0, 40), (1, 4)):
+        write_progress(write_cell(tmp_path, number, "done"), seconds=seconds)
+    cells = [planned(number, 0, seconds=None, is_base=bool(number % 2)) for number in range(4)]
+    write_plan(tmp_path, cells)
+    assert read_sweeps(tmp_path)[0].left.work == pytest.approx(44)
+    shutil.rmtree(tmp_path / "shapes" / "tiny_latte" / "cell-1")
+    assert read_sweeps(tmp_path)[0].left.work == pytest.approx(3 * 40)
 
 
 def test_a_cell_whose_weights_are_not_here_waits(tmp_path, capsys):
@@ -164,7 +198,7 @@ def test_a_task_runs_from_the_start_of_its_process(tmp_path, capsys):
     write_cell(tmp_path, 0, "done")
     with working_on(folder, 1):
         _, first, second, total = printed(tmp_path, capsys)
-    assert first == "task 0  1 of 1 done  done"
+    assert first == "task 0  1 of 1 done"
     at_work = rf"on {socket.gethostname()} process {os.getpid()}, since \d\d:\d\d"
     assert re.fullmatch(rf"task 1  0 of 1 done  running  {at_work}", second)
     assert "with 1 task at a time" in total

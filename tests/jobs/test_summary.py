@@ -42,6 +42,7 @@ def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
         Row(metric="nuisance_chance", value=0.25, sample_id="1", **row),
         Row(metric="velocity_similarity", value=float("nan"), reason="lost", sample_id="1", **row),
         Row(metric="velocity_similarity", value=0.8, sample_id="2", seed=1, **row),
+        Row(metric="text_alignment", value=-1.25, sample_id="1", **row),
     ]
     print_summary(Console(width=80), rows, [Path("out/[1]")], [])
     shown = capsys.readouterr().out
@@ -51,13 +52,16 @@ def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
     assert ["samples", "2"] in lines
     assert ["motion", "similarity", "0.80"] in lines
     assert ["background", "leakage", "0.50"] in lines
+    assert ["text", "alignment", "\N{MINUS SIGN}1.25"] in lines, "a sweep's table has another minus sign"
     assert "out/[1]" in shown
-    assert "motion similarity: no value for 1 of its samples (lost)" in shown
+    assert "motion similarity: no value for 1 of 2 samples (lost)" in shown
     print_summary(Console(width=80), rows, [], [], of_base=rows[:3])
     shown = capsys.readouterr().out
     lines = [line.split() for line in shown.splitlines()]
     assert ["motion", "similarity", "0.80", "–"] in lines  # of the edit, and of the base model
     assert ["samples", "2", "1"] in lines
+    reason = "no value for 1 of 2 samples and for 1 of 1 in the column 'base model' (lost)"
+    assert reason in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
 
 

@@ -15,7 +15,7 @@ from motionexp.config.compose import load
 from motionexp.config.options import CONF
 from motionexp.data.select import make_reader
 from motionexp.jobs import costs
-from motionexp.jobs.costs import Rates, cell_cost, costs_of
+from motionexp.jobs.costs import Costs, Rates, cell_cost
 from motionexp.jobs.experiment import check_sweep, sweep_jobs
 from motionexp.jobs.tasks import SweepJob, commands_of, cut, merged, pieces_of, shares
 from motionexp.results.rows import Row
@@ -52,7 +52,7 @@ def same_jobs(settings, others):
 
 def tasks_of(jobs, count):
     pieces = [piece for number, job in enumerate(jobs) for piece in pieces_of(number, job.cfg)]
-    return cut(jobs, pieces, costs_of(jobs, lambda cfg: Rates()), lambda total: count)
+    return cut(jobs, pieces, Costs(jobs, lambda cfg: Rates()).of_piece, lambda total: count)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_costs_look_at_the_files_of_a_suite_once(monkeypatch):
 
     monkeypatch.setattr(costs, "make_reader", making)
     jobs = jobs_of(["train_steps=10,400", "references=8"])
-    cost = costs_of(jobs, lambda cfg: Rates())
+    cost = Costs(jobs, lambda cfg: Rates()).of_piece
     pieces = [piece for number, job in enumerate(jobs) for piece in pieces_of(number, job.cfg)]
     assert sum(map(cost, pieces)) > 0
     assert len(made) == 1
@@ -132,7 +132,7 @@ def test_costs_look_at_the_files_of_a_suite_once(monkeypatch):
 def test_the_longest_task_is_first_and_tasks_end_together():
     jobs = jobs_of(["train_steps=10,400", "references=8"])
     pieces = [piece for number, job in enumerate(jobs) for piece in pieces_of(number, job.cfg)]
-    cost = costs_of(jobs, lambda cfg: Rates())
+    cost = Costs(jobs, lambda cfg: Rates()).of_piece
     # Of different lengths: the first reference has only the short job.
     pieces = [piece for piece in pieces if (piece.job, piece.references) != (1, pieces[0].references)]
     tasks = cut(jobs, pieces, cost, lambda total: 3)

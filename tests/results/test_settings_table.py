@@ -111,7 +111,7 @@ def test_each_suite_and_model_has_a_block_and_dashes_have_a_reason():
     assert ["latte on clip"] * 2 in places
     notes = "\n".join(note for table in tables for note in table.notes)
     assert "motion similarity, background leakage, edited-attribute leakage: measured from" in notes
-    assert "motion similarity: no value for 1 of 9 samples (the object is lost)" in notes
+    assert "motion similarity: no value for 1 of the 9 samples of all lines (the object is lost)" in notes
 
 
 @pytest.mark.parametrize(

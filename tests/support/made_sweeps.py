@@ -12,14 +12,17 @@ def at(seconds_ago: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="seconds")
 
 
-def planned(number: int, task: int, seconds: float | None = 10.0, **settings: str) -> dict[str, Any]:
+def planned(
+    number: int, task: int, seconds: float | None = 10.0, *, is_base: bool = False, **settings: str
+) -> dict[str, Any]:
     """A cell of a plan; its folder is `cell-NUMBER`."""
     return {
         "cell": f"shapes/tiny_latte/cell-{number}",
         "model": "tiny_latte",
         "reference": f"reference-{number}",
         "training_seed": 0,
-        "settings": {"tau": "700", **settings},
+        "base_model": is_base,
+        "settings": {"tau": "1000" if is_base else "700", **settings},
         "task": task,
         "seconds": seconds,
     }

@@ -16,7 +16,7 @@ from motionexp.jobs.pages.report.content import Content, natural
 from motionexp.jobs.pages.report.plots import MOST_LINES, plot_groups
 from motionexp.jobs.pages.report.probes import ENDS, STARTS
 from motionexp.jobs.pages.report.samples import ShownSample
-from motionexp.results.formats import printable
+from motionexp.results.formats import decimal, printable
 
 HERE = Path(__file__).parent
 MARK = "report.json"
@@ -104,16 +104,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "shown": printable}
+    environment.filters |= {"number": decimal, "shown": printable}
     environment.globals |= {"values_of": values_of, "isnan": math.isnan}
     return environment
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number as the tables print it; a dash for NaN."""
-    if math.isnan(value):
-        return "\N{EN DASH}"
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def values_of(sample: ShownSample) -> dict[str, str]:
