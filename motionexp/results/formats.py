@@ -245,7 +245,12 @@ def interval_text(interval: Interval, digits: int) -> str:
     text = _number(interval.mean, digits)
     if math.isnan(interval.low):
         return text
-    return f"{text} [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
+    return f"{text} {ends_text(interval.low, interval.high, digits)}"
+
+
+def ends_text(low: float, high: float, digits: int) -> str:
+    """Both ends of an interval in brackets."""
+    return f"[{_number(low, digits)}, {_number(high, digits)}]"
 
 
 def _shown(cell: Cell | None) -> str:
