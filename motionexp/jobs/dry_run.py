@@ -253,10 +253,14 @@ def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
         seconds = sum(count * of_one for count, of_one in parts if count)
         lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, cell_disk(job, 0, work.videos)))
     # Their cells are in the lines of the output: names are whole on 80 columns then.
-    headings = ("unit of work", "stored", "encoded", "steps", "evaluations")
-    return JobCost(
-        f"probe={probe.plan.kind}", headings, lines, (*filter(None, [probe.cost]), *recipe_notes(job))
+    headings = (*probe.headings, "encode", "steps", "evaluations")
+    notes = (
+        f"columns: {probe.headings[1]} that are stored; videos to encode; steps; evaluations, which are"
+        " passes of the network on one video (two in a guided step)",
+        *filter(None, [probe.cost]),
+        *recipe_notes(job),
     )
+    return JobCost(f"probe={probe.plan.kind}", headings, lines, notes)
 
 
 PLANNED: dict[str, list[Phase]] = {}

@@ -32,6 +32,8 @@ METRIC_VERSION = 1
 class InversionProbe(Probe):
     """Every reference is a unit of work."""
 
+    headings = ("reference", "prompts")
+
     def __init__(self, plan: JobPlan) -> None:
         super().__init__(plan)
         self.units: list[InversionUnit] = [

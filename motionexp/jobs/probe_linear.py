@@ -48,6 +48,8 @@ more videos average out their other differences."""
 class LinearProbe(Probe):
     """Every contrast of the bundled world is a unit of work."""
 
+    headings = ("model, contrast", "timesteps")
+
     def __init__(self, plan: JobPlan) -> None:
         super().__init__(plan)
         self.units: list[LinearUnit] = [

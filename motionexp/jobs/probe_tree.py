@@ -47,6 +47,7 @@ class TreeProbe(Probe):
     """`tampering` and `partial_guidance`: every reference with each of its edits is a unit of work."""
 
     scores = True
+    headings = ("reference, edit", "videos")
 
     def __init__(self, plan: JobPlan) -> None:
         super().__init__(plan)
@@ -58,19 +59,19 @@ class TreeProbe(Probe):
 
     @property
     def cost(self) -> str:
-        """The sampling steps and network evaluations of a unit, as a tree and pair by pair."""
+        """The videos of a unit, and its steps as a tree and pair by pair."""
         trajectories = self.units[0].trajectories
         counts = step_counts(self.job.backbone.schedule, self.plan.steps)
         pairs = [trajectory for pair, trajectory in trajectories.items() if pair != CONTROL]
         tree, alone = cost(trajectories.values(), counts), cost_one_by_one(pairs, counts)
         inverting = self.plan.inversion
         energies = energy_videos(self.job) if self._has_energies else 0
-        once = f"\nenergies, once for this model: {energies} videos to encode" if energies else ""
+        control = " and for a control, with nothing changed" if CONTROL in trajectories else ""
+        once = f"\nonce for the model: {energies} videos to encode, for signal energies" if energies else ""
         return (
-            f"{len(pairs)} pairs: {tree.steps:,} steps ({tree.evaluations:,} network evaluations) as a tree,"
-            f" in place of {alone.steps:,} ({alone.evaluations:,}) one by one; for each reference and edit\n"
-            f"each is inverted first: {inverting.steps} steps ({inverting.evaluations} network evaluations)"
-            f"{once}"
+            f"each reference with each edit: a video for each of {len(pairs)} pairs of timesteps{control}\n"
+            f"steps: {inverting.steps} invert the reference, {tree.steps:,} sample the videos, which share"
+            f" their steps until they differ; sampled one by one, the pairs would take {alone.steps:,}{once}"
         )
 
     @property

@@ -93,9 +93,11 @@ class Probe(ABC):
     Attributes:
         units: of its work.
         scores: whether its rows are scores of videos by the metrics of probes.
+        headings: of a plan's table: what a unit is, and of what it stores results.
     """
 
     scores = False
+    headings: tuple[str, str]
     units: Sequence[Unit]
 
     def __init__(self, plan: JobPlan) -> None:

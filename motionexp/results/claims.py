@@ -16,7 +16,7 @@ from motionexp.results.formats import FEWEST
 from motionexp.results.intervals import Interval
 from motionexp.results.layout import EQUAL, LESS, MORE, UNTESTED, Claim, ClaimedDifference
 from motionexp.results.rows import Row
-from motionexp.results.significance import LEVEL, MeasuredDifference, equal_p, holm, more_p
+from motionexp.results.significance import LEVEL, MeasuredDifference, equal_interval, equal_p, holm, more_p
 
 MOST_CLAIMS = 8
 """In README: Holm's correction, and a reader, have room for few."""
@@ -33,6 +33,7 @@ class Measure:
         expected: one of `layout.EXPECTATIONS`.
         p: NaN where it is untested.
         commits: of its rows, with a star where the working tree had changes.
+        equal_interval: the ends of the 90% interval that decides an equality; None of anything else.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Measure:
     digits: int
     p: float
     commits: frozenset[str]
+    equal_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def _measures(difference: ClaimedDifference, comparison: Comparison, place: str)
         models = ", ".join(sorted({row.model for row in rows}))
         compared = f"{models}: {' minus '.join(labels)}"
         yield Measure(
-            difference.name, compared, of, expected, measured.interval, column.digits, p, commits_of(rows)
+            *(difference.name, compared, of, expected, measured.interval, column.digits, p, commits_of(rows)),
+            equal_interval=equal_interval(measured.means) if expected == EQUAL else None,
         )
 
 

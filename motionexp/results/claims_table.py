@@ -9,7 +9,7 @@ from pathlib import Path
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.claims import Finding, Measure, adjusted_p
-from motionexp.results.formats import Block, Cell, Grid, Line, Table, interval_text, markdown_text
+from motionexp.results.formats import Block, Cell, Grid, Line, Table, ends_text, interval_text, markdown_text
 from motionexp.results.latex import to_latex
 from motionexp.results.layout import UNTESTED
 from motionexp.results.significance import LEVEL
@@ -25,16 +25,16 @@ ABOUT = (
 NOTES = (
     "Gap: of the boundary between appearance and motion (shapes/boundary.md).",
     "p: of a difference, Student's t over references, two-sided; of an equality, two one-sided t tests at the"
-    " margin in the experiment's file (p is at most 0.05 where the 90% t interval is within the margin); of a"
-    " gap, the smallest level at which its simultaneous bootstrap band is above zero. A claim that says"
-    " several things has the largest p of them.",
+    " margin in the experiment's file: p is at most 0.05 where the 90% t interval (in claims.md and"
+    " claims.csv) lies within the margin; of a gap, the smallest level at which its simultaneous bootstrap"
+    " band is above zero. A claim that says several things has the largest p of them.",
     f"Holm: p after Holm's correction for the number of these claims. Shown: at most {LEVEL:g}. Untested"
     " numbers stand beside a claim and are no part of it.",
     "Commits: of the rows; *: the working tree had uncommitted changes.",
 )
 CSV_COLUMNS = (
     *("claim", "statement", "experiment", "compared", "of", "expected"),
-    *("mean", "low", "high", "n", "references", "p", "claim_p", "holm_p", "verdict"),
+    *("mean", "low", "high", "low_90", "high_90", "n", "references", "p", "claim_p", "holm_p", "verdict"),
 )
 
 
@@ -108,6 +108,14 @@ def _notes(findings: Sequence[Finding]) -> list[str]:
     return [*NOTES, *times]
 
 
+def _expected(measure: Measure) -> str:
+    """What a claim says of a difference; of an equality with the interval that decides it."""
+    if measure.equal_interval is None:
+        return measure.expected
+    # One digit more: an end near the margin may not round onto it.
+    return f"{measure.expected}: 90% interval {ends_text(*measure.equal_interval, measure.digits + 1)}"
+
+
 def p_text(p: float) -> str:
     """A p-value with three digits; small ones as a bound."""
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
@@ -120,7 +128,7 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
         measures = [
             markdown_text(f"{measure.compared}: {measure.of} ")
             + interval_text(measure.interval, measure.digits)
-            + markdown_text(f" ({measure.expected})")
+            + markdown_text(f" ({_expected(measure)})")
             for measure in finding.measures
         ]
         commits = sorted({commit for measure in finding.measures for commit in measure.commits})
@@ -171,7 +179,9 @@ def claims_csv(findings: Sequence[Finding]) -> str:
     for number, (finding, adjusted) in enumerate(zip(findings, adjusted_p(findings), strict=True), start=1):
         for measure in finding.measures:
             interval = measure.interval
-            numbers = [f"{round(value, 8):.8g}" for value in (interval.mean, interval.low, interval.high)]
+            ends = (interval.mean, interval.low, interval.high, *(measure.equal_interval or ()))
+            numbers = [f"{round(value, 8):.8g}" for value in ends]
+            numbers += [""] * (5 - len(numbers))  # the 90% interval is that of an equality alone
             p_values = ["" if measure.expected == UNTESTED else f"{measure.p:.4g}"]
             p_values += [f"{finding.p:.4g}", f"{adjusted:.4g}"]
             row = [

@@ -1,7 +1,7 @@
 """The page of what was found, docs/findings.md (`make tables` writes its sections).
 
-The introduction is written in the page itself and stays. Each section has a figure, and the answers and
-verdicts of experiments, which stand in the files of these experiments alone.
+The introduction is written in the page itself and stays. Each section has a figure, and the questions,
+answers and verdicts of experiments, which stand in the files of these experiments alone.
 """
 
 import sys
@@ -91,12 +91,14 @@ def section(number: int, entry: Section, root: Path) -> str:
 
 
 def experiment(name: str, layout: Layout) -> list[str]:
-    """The paragraphs of an experiment: its answer with a link, then its verdict."""
-    link = f"([{name}](../experiments/README.md#{name}))"
-    answer = " ".join((layout.answer or NOT_RUN).split())
+    """The paragraphs of an experiment: its question with a link, its answer, then its verdict."""
+    question, answer = (" ".join(text.split()) for text in (layout.question, layout.answer or NOT_RUN))
+    opening = filled(f"*{question}* ([{name}](../experiments/README.md#{name}))")
     if not layout.answer:
-        return [filled(f"**{' '.join(layout.question.split())}** {answer} {link}")]
-    return [filled(f"**{answer}** {link}"), *map(filled, layout.verdict.strip().split("\n"))]
+        return [opening, answer]
+    # A verdict may begin with the answer, which is said once.
+    verdict = layout.verdict.strip().removeprefix(answer).strip()
+    return [opening, filled(f"**{answer}**"), *map(filled, verdict.split("\n"))]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -248,7 +248,12 @@ def interval_text(interval: Interval, digits: int) -> str:
     text = decimal(interval.mean, digits)
     if math.isnan(interval.low):
         return text
-    return f"{text} [{decimal(interval.low, digits)}, {decimal(interval.high, digits)}]"
+    return f"{text} {ends_text(interval.low, interval.high, digits)}"
+
+
+def ends_text(low: float, high: float, digits: int) -> str:
+    """Both ends of an interval in brackets."""
+    return f"[{decimal(low, digits)}, {decimal(high, digits)}]"
 
 
 def _shown(cell: Cell | None) -> str:

@@ -39,6 +39,11 @@ class MeasuredDifference:
         return min(more_p(self.means), more_p(-self.means))
 
 
+def standard_error(means: np.ndarray) -> float:
+    """The standard error of the mean of (R,) numbers, R at least 2."""
+    return float(np.std(means, ddof=1)) / math.sqrt(len(means))
+
+
 def tail(means: np.ndarray, value: float) -> float:
     """The one-sided p-value, by Student's t over references, of a true mean of at most `value`.
 
@@ -47,7 +52,7 @@ def tail(means: np.ndarray, value: float) -> float:
     """
     from scipy.special import stdtr  # only here: the import takes a tenth of a second
 
-    error = float(np.std(means, ddof=1)) / math.sqrt(len(means))
+    error = standard_error(means)
     distance = float(np.mean(means)) - value
     # References that all agree leave no doubt; a mean at the value itself is no evidence.
     t = distance / error if error > 0 else math.copysign(math.inf, distance) if distance else 0.0
@@ -65,9 +70,22 @@ def more_p(means: np.ndarray) -> float:
 def equal_p(means: np.ndarray, margin: float) -> float:
     """The p-value of a true mean within -margin to margin, by two one-sided tests (Schuirmann 1987).
 
-    It is at most 0.05 where the 90% interval of Student's t is within the margin.
+    It is at most 0.05 where `equal_interval` is within the margin.
     """
     return max(tail(means, -margin), tail(-means, -margin))
+
+
+def equal_interval(means: np.ndarray) -> tuple[float, float]:
+    """The 90% interval of Student's t of the true mean, on which `equal_p` rests at `LEVEL`.
+
+    Args:
+        means: (R,) one number a reference, R at least 2.
+    """
+    from scipy.special import stdtrit  # only here: the import takes a tenth of a second
+
+    # Each of the two one-sided tests leaves 5% on its side.
+    half = float(stdtrit(len(means) - 1, 1 - LEVEL)) * standard_error(means)
+    return float(np.mean(means)) - half, float(np.mean(means)) + half
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -119,11 +119,11 @@ def lines(seconds_of: Callable[[str], tuple[float, float]] = measured) -> str:
         cells = len(design.models) * (design.trained + design.base) * REFERENCES
         samples = cells * EDITS * design.samples
         hours = (laptop_hours(design, seconds_of), gpu_hours(design, H200), gpu_hours(design, A100) / 8)
-        texts.append((design.table, f"{cells:,}", f"{samples:,}", *map(_hours, hours)))
+        texts.append((design.table, f"{cells:,}", f"{samples:,}", *map(_time, hours)))
     header = ("table", "cells", "samples", f"{CORES} cores, bundled models", "one H200", "eight A100")
     notes = (
-        f"Hours, for {REFERENCES} references and {EDITS} edits. Lines of other systems are reported, and"
-        " cost nothing.",
+        f"Cells are models x settings x {REFERENCES} references. Samples are cells x {EDITS} edits x the"
+        f" samples of an edit: {_samples_of_edits()}. Lines of other systems are reported, and cost nothing.",
         "The bundled models: the CPU seconds of a cell as [measured](results/bench/cells.md), times the"
         " cells, over the cores. Nothing of this was run as a whole.",
         "GPUs are **computed, not measured**: torch's count of FLOP of 200 training and 50 sampling steps in"
@@ -133,8 +133,17 @@ def lines(seconds_of: Callable[[str], tuple[float, float]] = measured) -> str:
     return "\n".join([Grid(header, texts, "lr").markdown(), "", *(f"- {note}" for note in notes)])
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours < 10 else f"{hours:,.0f}"
+def _samples_of_edits() -> str:
+    """The samples of an edit in each paper's tables."""
+    counts = dict.fromkeys((design.samples, design.table.partition(",")[0]) for design in DESIGNS)
+    return ", ".join(f"{count} in the {paper}" for count, paper in counts)
+
+
+def _time(hours: float) -> str:
+    """A time in few digits: minutes below an hour."""
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
 
 
 @exit_code

@@ -96,9 +96,8 @@ def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, caps
     assert re.search("tiny.* probe=tampering.* fp32 .*cpu", shown)
     # 230 steps of the tree after 50 of the inversion, which has no guidance.
     assert "0 of 56 1 280 510" in " ".join(shown.split())
-    # Ten steps are a fifth of fifty: 1,150 as a tree, 2,750 one by one, of two evaluations each.
-    assert re.search(r"\b230 .*\b460 .*\b550 .*\b1,100\b", shown)
-    assert re.search(r"inverted.* 50 .*\b50 ", shown)
+    # Ten steps are a fifth of fifty: 1,150 as a tree, 2,750 one by one.
+    assert re.search(r"\b50 invert.* 230 sample.* 550\b", " ".join(shown.split()))
     assert shown.count("output: ") == 1
 
 

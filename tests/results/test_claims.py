@@ -76,6 +76,17 @@ def test_all_that_a_claim_says_has_to_hold_and_untested_numbers_are_no_part_of_i
     assert shown.verdict(shown.p) == "equivalent within 0.05"
 
 
+def test_an_equality_shows_the_90_percent_interval_that_decides_it(ranks):
+    ranks.margin = 0.05
+    both = finding(ranks, claim(motion="less", flow="equal"))
+    low, high = stats.t.interval(0.9, len(NOISE) - 1, np.mean(NOISE), stats.sem(NOISE))
+    assert [measure.equal_interval for measure in both.measures] == [None, pytest.approx((low, high))]
+    ends = f"[{low:.3f}, {high:.3f}]".replace("-", "\N{MINUS SIGN}")
+    assert claims_markdown([both]).count(f"(equal: 90% interval {ends})") == 1
+    rows = list(csv.DictReader(io.StringIO(claims_csv([both]))))
+    assert [row["low_90"] for row in rows] == ["", f"{round(low, 8):.8g}"]
+
+
 def test_a_claim_may_compare_settings_at_adapter_scales(ranks):
     rows = noisy_rows()
     rows += [

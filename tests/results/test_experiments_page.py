@@ -108,6 +108,13 @@ def test_a_head_without_its_last_run_is_refused(tmp_path):
 def test_the_committed_findings_are_the_generated_ones():
     text = (ROOT / findings_page.PAGE).read_text(encoding="utf-8")
     assert text == findings_page.page(ROOT)
+    # Each experiment's question is above its answer, and no bold line is there twice.
+    flat = " ".join(text.split())
+    for name in (name for entry in findings_page.SECTIONS for name in entry.experiments):
+        layout = read_layout(ROOT / "experiments" / f"{name}.yaml")
+        question, answer = (" ".join(part.split()) for part in (layout.question, layout.answer))
+        assert f"*{question}* ([{name}](../experiments/README.md#{name})) **{answer}** " in flat
+        assert flat.count(answer) == 1
     images = re.findall(r"!\[.+?\]\(\.\./(.+?)\)", text)
     assert all((ROOT / image).is_file() for image in images)
     assert {Path(image).stem for image in images} >= {

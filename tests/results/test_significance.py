@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from motionexp.results.significance import MeasuredDifference, equal_p, holm, more_p
+from motionexp.results.significance import MeasuredDifference, equal_interval, equal_p, holm, more_p
 
 
 def test_holm_by_hand():
@@ -35,6 +35,7 @@ def test_equivalence_is_the_90_percent_interval_within_the_margin():
         low, high = stats.t.interval(0.9, len(means) - 1, np.mean(means), stats.sem(means))
         outcomes.append(equal_p(means, 0.05) <= 0.05)
         assert outcomes[-1] == (low > -0.05 and high < 0.05)
+        assert equal_interval(means) == pytest.approx((low, high))
         above = stats.ttest_1samp(means, -0.05, alternative="greater").pvalue
         below = stats.ttest_1samp(means, 0.05, alternative="less").pvalue
         assert equal_p(means, 0.05) == pytest.approx(max(above, below))
