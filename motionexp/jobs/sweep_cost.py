@@ -43,7 +43,7 @@ class _Part:
     Attributes:
         cells: {(reference, folder): whether it is finished}. Without weights, folders of two references may
             have one name.
-        training: {cell: training steps left}.
+        training: {cell: training steps left}; 0 where the training of another cell saves the adapter.
         samples: of all cells that are missing, by their ids.
         seconds, disk: of what is missing.
     """
@@ -58,8 +58,11 @@ class _Part:
         """Add what one job has to do for a cell, without what an earlier job does."""
         cell = plan.reference.name, plan.cell.folder
         self.cells[cell] = self.cells.get(cell, True) and plan.is_finished
-        steps = max(0, plan.steps_left - self.training.get(cell, 0))
-        self.training[cell] = self.training.get(cell, 0) + steps
+        steps = 0 if cell in self.training else plan.steps_left
+        if steps:
+            # The adapters of keep_steps are saved on the way: a later job finds them.
+            saved = {(plan.reference.name, of_steps.folder): 0 for of_steps in plan.adapters.values()}
+            self.training = {**saved, **self.training, cell: steps}
         missing = {(cell, request.sample_id) for request in plan.missing} - self.samples
         self.samples |= missing
         batches = sum(

@@ -49,6 +49,14 @@ def test_cells_that_jobs_share_count_once_and_finished_ones_take_no_time(make, s
     assert len(seconds) == 1
 
 
+def test_adapters_that_a_longer_training_keeps_are_trained_once(make, seconds, capsys):
+    plan_sweep([make(train_steps=5, keep_steps=[3, 4]), make(train_steps=3), make(train_steps=4)])
+    assert lines(capsys)["tiny"][:3] == ["3", "0", "5"]
+    # An earlier job has no adapter to find yet.
+    plan_sweep([make(train_steps=3), make(train_steps=5, keep_steps=[3])])
+    assert lines(capsys)["tiny"][:3] == ["2", "0", "8"]
+
+
 def test_what_is_done_is_left_out(make, seconds, capsys):
     cfg = make()
     run(cfg)
