@@ -52,6 +52,14 @@ def one_of(name: str, names: Iterable[str]) -> str:
     return (f"did you mean {near}? It is " if near else "") + f"one of {', '.join(names)}"
 
 
+def extra_command(extra: str) -> str:
+    """How to install the packages of an extra, for the error that they are missing."""
+    return (
+        f"`pip install 'motionexp[{extra}]'`, or in a checkout `.bootstrap/bin/uv pip install --python"
+        f" .venv/bin/python -e '.[{extra}]'` (or uv, where it is installed)"
+    )
+
+
 STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that ask a process to end; the last two are how a cluster announces that it takes the node."""
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from motionexp.config.command_line import as_values, override_key, unreadable
 from motionexp.config.options import option_file, options
 from motionexp.config.settings import check_lists, setting, setting_problems, settings_in
-from motionexp.errors import InputError, nearest, one_of
+from motionexp.errors import InputError, extra_command, nearest, one_of
 
 GROUP = "hydra/launcher"
 PREFIX = "hydra.launcher."
@@ -202,9 +202,7 @@ def _problems(launcher: Launcher) -> Iterator[str]:
         yield f"{PREFIX}tasks= and {PREFIX}hours=: both say how many tasks there are; leave out one"
     if importlib.util.find_spec(launcher.package) is None:
         yield (
-            f"{GROUP}={launcher.name}: {launcher.package} is not installed; `pip install"
-            f" 'motionexp[{launcher.extra}]'`, or in a checkout"
-            f" `.bootstrap/bin/uv pip install --python .venv/bin/python -e '.[{launcher.extra}]'`"
+            f"{GROUP}={launcher.name}: {launcher.package} is not installed; {extra_command(launcher.extra)}"
         )
     elif isinstance(launcher, SlurmLauncher) and shutil.which("sbatch") is None:
         yield f"{GROUP}={launcher.name}: there is no sbatch here; run the command on a node that submits jobs"

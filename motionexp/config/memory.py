@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from motionexp.config.schema import JobConfig, trains
 from motionexp.config.settings import settings_in
 from motionexp.config.targets import class_value
-from motionexp.errors import InputError
+from motionexp.errors import InputError, extra_command
 
 QUANTIZER = "bitsandbytes"
 BITS = {"8bit": 8, "4bit": 4}
@@ -36,7 +36,7 @@ def bits_problems(name: str, precision: str, *, computes: bool) -> Iterator[str]
     elif computes and precision in BITS and find_spec(QUANTIZER) is None:
         yield (
             f"{name}={precision}: it needs the package {QUANTIZER}, which is not installed:"
-            f" `pip install {QUANTIZER}`, or leave it at auto"
+            f" {extra_command('quantized')}; or leave it at auto"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from motionexp.config.commands import DashboardConfig, command_settings
-from motionexp.errors import InputError
+from motionexp.errors import InputError, extra_command
 from motionexp.files import user_path, write_whole
 
 FILE = "dashboard.json"
@@ -32,8 +32,7 @@ def dashboard(words: Sequence[str]) -> None:
     cfg, _ = command_settings("dashboard", DashboardConfig, words)
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise InputError(
-            "dashboard: needs the extra motionexp[dashboard]: `pip install wandb-workspaces`, or"
-            " in a checkout `.bootstrap/bin/uv pip install --python .venv/bin/python wandb-workspaces`"
+            f"dashboard: needs the extra dashboard, which is not installed: {extra_command('dashboard')}"
         )
     import wandb
 

@@ -28,9 +28,9 @@ from motionexp.jobs.plan import CellPlan, JobPlan
 from motionexp.jobs.provenance import device_name
 from motionexp.jobs.stated_costs import GPU, PEAKS, SHARE, peak_of, step_flops
 from motionexp.jobs.window_notes import recipe_notes, window_line
-from motionexp.results.formats import Grid, amount
+from motionexp.results.formats import Grid, amount, duration
 
-HEADINGS = ("model", "cells", "done", "training steps", "samples", "hours", "disk")
+HEADINGS = ("model", "cells", "done", "training steps", "samples", "time", "disk")
 
 
 _Cell = tuple[str, Path]
@@ -81,7 +81,7 @@ class _Part:
         """The line of the table."""
         done, steps = sum(self.cells.values()), sum(self.training.values())
         counts = (str(len(self.cells)), str(done), f"{steps:,}", f"{len(self.samples):,}")
-        return (name, *counts, _hours(self.seconds), size_in_words(self.disk))
+        return (name, *counts, duration(self.seconds), size_in_words(self.disk))
 
 
 def plan_sweep(cfgs: Sequence[JobConfig]) -> list[str]:
@@ -113,7 +113,7 @@ class _Sweep:
         self._trained: dict[str, int] = {}
         self._lacks: dict[str, bool] = {}  # {what this machine lacks: whether the model is here}
         self._notes: dict[str, None] = {}
-        self._hours: dict[str, float] = {}
+        self._time: dict[str, float] = {}
         self._last: dict[str, tuple[JobConfig, JobPlan]] = {}
 
     def add(self, cfg: JobConfig) -> None:
@@ -125,7 +125,7 @@ class _Sweep:
             self._add_cells(job, self._parameters(job), seconds)
         else:
             self._add_probe(job, seconds)
-        self._hours[unit] = self._hours.get(unit, 0.0) + self._sum() - before
+        self._time[unit] = self._time.get(unit, 0.0) + self._sum() - before
         self._last[cfg.output] = cfg, job
         for note in (job.adapter_note, *self._windows(job), *recipe_notes(job)):
             if note:
@@ -189,7 +189,7 @@ class _Sweep:
                 seconds = measure(job, rows_of(job))
             self._note(job, f"measured on {name}", seconds)
             threads = f"CPU ({amount(torch.get_num_threads(), 'thread')})"
-            return seconds, f"hours of this {threads if job.device.type == 'cpu' else 'GPU'}, measured"
+            return seconds, f"of this {threads if job.device.type == 'cpu' else 'GPU'}, measured"
         gpu = name if name in PEAKS else GPU
         seconds = step_flops(job).seconds(job, gpu)
         of_peak = f"the {job.precision} peak of one {gpu} ({peak_of(gpu, job.precision) / 1e12:.0f} TFLOP/s)"
@@ -198,7 +198,7 @@ class _Sweep:
             " counted"
         )
         self._note(job, source, seconds)
-        return seconds, f"GPU-hours of one {gpu}, computed"
+        return seconds, f"of one {gpu}, computed"
 
     def _note(self, job: JobPlan, source: str, seconds: StepSeconds) -> None:
         trains = job.trains and job.probe is None
@@ -214,9 +214,9 @@ class _Sweep:
 
     def notes(self) -> list[str]:
         """Where the times come from, what has to be downloaded, and the sum."""
-        hours = [f"about {_hours(seconds)} {unit}" for unit, seconds in self._hours.items() if seconds]
+        times = [f"about {duration(seconds)} {unit}" for unit, seconds in self._time.items() if seconds]
         disk = size_in_words(sum(part.disk for part in self.parts.values()))
-        total = "; ".join([*(hours or ["nothing is left to do"]), f"results of {disk}", "scores not counted"])
+        total = "; ".join([*(times or ["nothing is left to do"]), f"results of {disk}", "scores not counted"])
         # Jobs of a model that is not here may be meant for another machine: what this one lacks is no error.
         return [*self._notes, *(f"this machine: {problem}" for problem in self._problems(False)), total]
 
@@ -240,8 +240,3 @@ def _merged(parts: Iterable[_Part]) -> _Part:
         whole.seconds += part.seconds
         whole.disk += part.disk
     return whole
-
-
-def _hours(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"

@@ -106,7 +106,7 @@ def duration(seconds: float) -> str:
     """Seconds in words, with a unit that fits."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def amount(number: int, noun: str) -> str:

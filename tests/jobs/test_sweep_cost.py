@@ -84,7 +84,7 @@ def test_without_room_the_time_is_computed_and_marked_so(make, seconds, monkeypa
     plan_sweep([make()])
     printed = capsys.readouterr().out.replace("\n", " ")
     assert "7 s a training step, 2 s a sampling step, computed, not measured" in printed
-    assert "GPU-hours of one NVIDIA H200, computed" in printed
+    assert " h of one NVIDIA H200, computed" in printed
     assert not seconds
 
 

@@ -178,8 +178,8 @@ def test_a_dry_run_without_weights_counts_and_asks_nobody(tgve, tmp_path, offlin
     # One plan of all jobs follows, and nothing is swept. 200 training steps and 16 x 50 guided sampling steps
     # of a cell take 70 and twice 34.4 TFLOP each, in fp32 as the line says.
     hours = (4 * 76 * 200 * 69.9 + 5 * 76 * 16 * 50 * 68.8) / (0.21 * 67) / 3600
-    assert re.search(rf"in all 380 0 {4 * 76 * 200:,} {5 * 1216:,} {hours:,.0f} ", shown)
-    assert f"about {hours:,.0f} GPU-hours of one NVIDIA H200, computed" in shown
+    assert re.search(rf"in all 380 0 {4 * 76 * 200:,} {5 * 1216:,} {hours:,.1f} h ", shown)
+    assert f"about {hours:,.1f} h of one NVIDIA H200, computed" in shown
     assert not swept
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from motionexp.config.commands import UiConfig, command_settings
-from motionexp.errors import InputError
+from motionexp.errors import InputError, extra_command
 from motionexp.files import user_path
 
 HOST = "127.0.0.1"
@@ -27,7 +27,7 @@ def ui(words: Sequence[str]) -> None:
     if user_path(cfg.output).is_file():
         raise InputError(f"output={cfg.output}: a file; name a folder")
     if importlib.util.find_spec("gradio") is None:
-        raise InputError("ui: needs the extra motionexp[ui]: pip install 'gradio>=6'")
+        raise InputError(f"ui: needs the extra ui, which is not installed: {extra_command('ui')}")
     os.environ.update(NO_NETWORK)
     with tempfile.TemporaryDirectory(prefix="motionexp-ui-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of uploads, before their check
