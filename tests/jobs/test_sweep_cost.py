@@ -28,8 +28,8 @@ def seconds(monkeypatch):
 
 def lines(capsys) -> dict[str, list[str]]:
     """The table that was printed: {first column: the others}."""
-    words = [line.rsplit(maxsplit=7) for line in capsys.readouterr().out.splitlines()]
-    return {line[0].strip(): line[1:] for line in words if len(line) == 8}
+    words = [line.rsplit(maxsplit=8) for line in capsys.readouterr().out.splitlines()]
+    return {line[0].strip(): line[1:] for line in words if len(line) == 9}
 
 
 def test_cells_that_jobs_share_count_once_and_finished_ones_take_no_time(make, seconds, capsys):
@@ -42,9 +42,9 @@ def test_cells_that_jobs_share_count_once_and_finished_ones_take_no_time(make, s
     assert plan_sweep(jobs) == []
     table = lines(capsys)
     # 4 adapters; three jobs sample two edits of two references. The base model is one cell for each.
-    hours = (4 * 2 * 100 + 3 * 4 * 2 * 10) / 3600
-    assert table["tiny"][:5] == ["4", "0", "8", "12", f"{hours:.2g}"]
-    assert table["tiny, base model"][:5] == ["2", "0", "0", "4", f"{80 / 3600:.2g}"]
+    minutes = (4 * 2 * 100 + 3 * 4 * 2 * 10) / 60
+    assert table["tiny"][:6] == ["4", "0", "8", "12", f"{minutes:.0f}", "min"]
+    assert table["tiny, base model"][:6] == ["2", "0", "0", "4", "80", "s"]
     assert table["in all"][:4] == ["6", "0", "8", "16"]
     assert len(seconds) == 1
 
@@ -63,7 +63,7 @@ def test_what_is_done_is_left_out(make, seconds, capsys):
     capsys.readouterr()
     assert plan_sweep([cfg, make(tau=0.0)]) == []
     printed = capsys.readouterr().out
-    assert "2    1              2       2 0.067" in printed
+    assert "2    1              2       2 4 min" in printed
     assert "measured" in printed
     assert "computed" not in printed
 
@@ -84,7 +84,7 @@ def test_without_room_the_time_is_computed_and_marked_so(make, seconds, monkeypa
     plan_sweep([make()])
     printed = capsys.readouterr().out.replace("\n", " ")
     assert "7 s a training step, 2 s a sampling step, computed, not measured" in printed
-    assert " h of one NVIDIA H200, computed" in printed
+    assert " s of one NVIDIA H200, computed" in printed
     assert not seconds
 
 
