@@ -47,7 +47,7 @@ from motionexp.jobs.experiment import (
 )
 from motionexp.jobs.failures import (
     CellsFailed,
-    Failure,
+    JobEnds,
     failures_of,
     in_one_line,
     print_failures,
@@ -68,8 +68,8 @@ IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
 SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
 # What ends with the sweep that this process runs.
 IN_SWEEP: ContextVar[ExitStack] = ContextVar("IN_SWEEP")
-# What failed in the sweep that runs, or in the experiment.
-FAILED: ContextVar[list[Failure]] = ContextVar("FAILED")
+# How jobs of the sweep that runs, or of the experiment, have ended.
+ENDS: ContextVar[JobEnds] = ContextVar("ENDS")
 # What was typed.
 COMMAND: ContextVar[list[str]] = ContextVar("COMMAND")
 
@@ -196,8 +196,7 @@ def _launch_sweep(words: list[str], launcher: Launcher) -> None:
         return
     print_sweep(jobs, swept_names(overrides), not failed)
     report_jobs(settings)
-    FAILED.set(failed)
-    _raise_failures()
+    JobEnds(failed).check()
 
 
 def _run_hydra(arguments: list[str]) -> None:
@@ -208,8 +207,8 @@ def _run_hydra(arguments: list[str]) -> None:
     sys.argv = [before[0], *arguments]
     SWEEP.set(([], []))
     if not IN_EXPERIMENT.get():
-        FAILED.set([])
-    failed_before = len(FAILED.get())
+        ENDS.set(JobEnds())
+    failed_before = len(ENDS.get().failed)
     try:
         with ExitStack() as stack:
             IN_SWEEP.set(stack)
@@ -220,7 +219,7 @@ def _run_hydra(arguments: list[str]) -> None:
         raise
     except Exception:
         # Hydra raises the first failure of a sweep after its last job.
-        if len(FAILED.get()) == failed_before:
+        if len(ENDS.get().failed) == failed_before:
             raise
     finally:
         sys.argv = before
@@ -229,13 +228,8 @@ def _run_hydra(arguments: list[str]) -> None:
             print_sweep(jobs, swept, is_done)
             if not IN_EXPERIMENT.get():
                 report_jobs([cfg for cfg, _ in jobs])
-    _raise_failures()
-
-
-def _raise_failures() -> None:
-    """Raise `CellsFailed` if something failed in the sweep; within an experiment its next line runs first."""
-    if (failed := FAILED.get()) and not IN_EXPERIMENT.get():
-        raise CellsFailed(failed)
+    if not IN_EXPERIMENT.get():  # whose next line runs first
+        ENDS.get().check()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -313,7 +307,11 @@ class SweepCallback(Callback):
             raise SystemExit(_failed(error)) from error
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        if job_return.status == JobStatus.COMPLETED:
+            ENDS.get().done += 1
+        elif job_return.status == JobStatus.FAILED:
             error, (_, swept) = job_return._return_value, SWEEP.get()
             drop_kept()
             if stops_all(error):
@@ -326,7 +324,7 @@ class SweepCallback(Callback):
             if not isinstance(error, EXPECTED):  # a defect of this package
                 traceback.print_exception(error)
             if not config.dry_run:  # of which the first problem is the result
-                FAILED.get().extend(failures_of(error, job))
+                ENDS.get().failed.extend(failures_of(error, job))
             # Hydra holds the error until the sweep ends, and its frames would hold the job's model.
             while error is not None:
                 traceback.clear_frames(error.__traceback__)
@@ -346,24 +344,24 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
             launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands, dry=True)
         _print_sweep_cost(jobs)
         return
-    FAILED.set([])
+    ENDS.set(JobEnds())
     if launcher is not None:
-        FAILED.set(launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands))
+        ENDS.set(JobEnds(launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands)))
     else:
         _run_lines(lines, jobs)
     for output in sorted({cfg.output for cfg in jobs}):
         try:
             print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
         except InputError as error:
-            if not FAILED.get():
+            if not ENDS.get().failed:
                 raise
             print(f"no table: {error}", file=sys.stderr)  # rows are missing, for something failed
     report_jobs(jobs)
-    _raise_failures()
+    ENDS.get().check()
 
 
 def _in_this_process(jobs: Sequence[JobConfig]) -> AbstractContextManager[None]:
-    return in_this_process(jobs, COMMAND.get(), lambda: bool(FAILED.get()))
+    return in_this_process(jobs, COMMAND.get(), lambda: ENDS.get().failed)
 
 
 def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:

@@ -7,7 +7,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.config.compose import explain
 from motionexp.errors import InputError, Stopped
-from motionexp.jobs.failures import CellsFailed
+from motionexp.jobs.failures import REFUSED, CellsFailed
 from motionexp.jobs.machine import DiskError
 
 # Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
@@ -28,9 +28,9 @@ def explained(error: BaseException) -> tuple[str, int]:
         case BrokenPipeError():
             return f"nobody reads the output any more (as after `| head`); {CONTINUES}", 128 + signal.SIGPIPE
         case InputError() if not isinstance(error, DiskError):
-            return str(error), 2
+            return str(error), REFUSED
         case HydraException() | OmegaConfBaseException():
-            return explain(error), 2
+            return explain(error), REFUSED
         case MemoryError():
             return str(error) or "out of memory", 1
         case _:

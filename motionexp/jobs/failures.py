@@ -4,7 +4,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,8 @@ STOPS = (KeyboardInterrupt, SystemExit, BrokenPipeError)
 """What the user, the system or the reader of the output ends a process by."""
 # Every other cell would fail as well.
 EVERY_CELLS = (*DISK_ERRORS, *FILES_ERRORS)
+REFUSED = 2
+"""The exit code of wrong input."""
 AGAIN = "the same command again runs what failed or is missing, and nothing else"
 LONGEST_ERROR = 300
 """Characters of an error in the table."""
@@ -37,6 +39,7 @@ class Failure:
         log: the file with the traceback; empty if there is none.
         reference: of the cell, or the name of a probe's unit; empty for a job.
         of_memory: whether memory was too small.
+        is_refusal: whether a job was refused as a whole, for wrong input: it came to none of its cells.
     """
 
     cell: str
@@ -44,6 +47,7 @@ class Failure:
     log: str = ""
     reference: str = ""
     of_memory: bool = False
+    is_refusal: bool = False
 
 
 class CellsFailed(Exception):
@@ -53,6 +57,26 @@ class CellsFailed(Exception):
         self.failures = failures
         of_all = "" if count is None else f" of {count}"
         super().__init__(f"{len(failures)}{of_all} failed; {AGAIN}")
+
+
+@dataclass
+class JobEnds:
+    """How the jobs of a sweep ended, or those of an experiment.
+
+    Attributes:
+        failed: what failed.
+        done: how many jobs ended well.
+    """
+
+    failed: list[Failure] = field(default_factory=list)
+    done: int = 0
+
+    def check(self) -> None:
+        """Raises `CellsFailed` if something failed; InputError if every job was refused: nothing ran."""
+        if self.failed and not self.done and all(failure.is_refusal for failure in self.failed):
+            raise InputError(reasons(self.failed))
+        if self.failed:
+            raise CellsFailed(self.failed)
 
 
 def in_one_line(error: BaseException) -> str:
@@ -77,6 +101,11 @@ def write_log(cell: Path, error: BaseException) -> Path | None:
         write_whole(cell / LOG_FILE, text.encode(errors="backslashreplace"))
         return cell / LOG_FILE
     return None
+
+
+def reasons(failed: Iterable[Failure]) -> str:
+    """The errors of failures, each once, in one line."""
+    return "; ".join(dict.fromkeys(failure.error for failure in failed))
 
 
 def last_error(log: Path) -> str:
@@ -141,7 +170,9 @@ def failures_of(error: BaseException, job: str) -> list[Failure]:
     if isinstance(error, CellsFailed):
         return [*error.failures]
     failure = vars(error).get("failure")
-    return [failure if isinstance(failure, Failure) else Failure(job, in_one_line(error))]
+    if isinstance(failure, Failure):
+        return [failure]
+    return [Failure(job, in_one_line(error), is_refusal=isinstance(error, InputError))]
 
 
 def failures(cells: Iterable[Path]) -> list[Failure]:

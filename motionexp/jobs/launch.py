@@ -4,7 +4,7 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,12 @@ from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import user_path
 from motionexp.jobs.costs import Costs
-from motionexp.jobs.failures import Failure, failures, last_error
+from motionexp.jobs.failures import Failure, failures
 from motionexp.jobs.finished import FinishedCell, read_record
 from motionexp.jobs.model_rates import ModelRates
 from motionexp.jobs.outcomes import OnEnd, Outcome
 from motionexp.jobs.references import read_references
-from motionexp.jobs.sweep_folder import SweepFolder, Task, planned_cells
+from motionexp.jobs.sweep_folder import SUBMITTED, SweepFolder, Task, planned_cells
 from motionexp.jobs.tasks import Piece, SweepJob, commands_of, cut, pieces_of
 from motionexp.jobs.waiting import announced
 from motionexp.jobs.worker import RunCommands
@@ -276,9 +276,13 @@ def _run(
     engine: Engine,
     folder: SweepFolder,
     run: RunCommands,
-    undo: Callable[[], None],
+    undo: Callable[[Collection[Path]], None],
 ) -> dict[int, Outcome]:
-    """Run the tasks of a plan; returns how each ended. `undo` is called where the engine refuses them."""
+    """Run the tasks of a plan; returns how each ended. `undo` is called where nothing of them has run.
+
+    Raises:
+        InputError: the engine refuses the tasks, or every task was refused in its own process.
+    """
     to_do = sum(task.cells for task in plan.tasks)
     finished = len(plan.cells) - to_do
     console.print(
@@ -288,24 +292,58 @@ def _run(
     )
     _print_source(console, plan)
     console.print(f"plan and logs: {folder.path}", markup=False, highlight=False, soft_wrap=True)
-    outcomes: dict[int, Outcome] = {}
-    lock, start = Lock(), time.monotonic()
-
-    def on_end(task: Task, outcome: Outcome) -> None:
-        with lock:  # engines call this from several threads
-            outcomes[task.number] = outcome
-            counted = f"{len(outcomes)} of {len(plan.tasks) + len(plan.last)}"
-            _print_outcome(task.name, outcome, f" ({counted}, {duration(time.monotonic() - start)})")
-
+    ends = _TaskEnds(folder, len(plan.tasks) + len(plan.last))
     try:
         if plan.tasks:
-            engine.run(folder, plan.tasks, run, on_end)
+            engine.run(folder, plan.tasks, run, ends.add)
     except InputError:  # the engine refuses them: none has run
-        undo()
+        undo(())
         raise
-    if plan.last and not any(outcome.problem for outcome in outcomes.values()):
-        engine.run(folder, plan.last, run, on_end)
-    return outcomes
+    if plan.tasks and ends.all_refused:
+        logs = [Path(outcome.log) for outcome in ends.outcomes.values()]
+        reasons = dict.fromkeys(outcome.reason for outcome in ends.outcomes.values())  # from the logs
+        undo([*logs, folder.path / SUBMITTED])
+        raise InputError("; ".join(reasons))
+    if plan.last and not any(outcome.problem for outcome in ends.outcomes.values()):
+        engine.run(folder, plan.last, run, ends.add)
+    return ends.outcomes
+
+
+class _TaskEnds:
+    """How the tasks of a command ended. Each has a line, unless all of them are refused.
+
+    Args:
+        folder: of the sweep.
+        count: of the tasks.
+
+    Attributes:
+        outcomes: {number of the task: how it ended}.
+    """
+
+    def __init__(self, folder: SweepFolder, count: int) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self._folder, self._count = folder, count
+        self._start, self._lock = time.monotonic(), Lock()
+        self._lines: list[tuple[str, Outcome, str]] = []  # that are not printed yet
+
+    @property
+    def all_refused(self) -> bool:
+        """Whether every task that has ended was refused, and no job has come to its cells."""
+        refused = all(outcome.is_refusal for outcome in self.outcomes.values())
+        return refused and not self._folder.has_reports
+
+    def add(self, task: Task, outcome: Outcome) -> None:
+        """Store and print how a task ended; engines call this from several threads."""
+        with self._lock:
+            self.outcomes[task.number] = outcome
+            if outcome.problem:
+                self._folder.ended(task.number, outcome.reason)
+            after = duration(time.monotonic() - self._start)
+            self._lines.append((task.name, outcome, f" ({len(self.outcomes)} of {self._count}, {after})"))
+            if not self.all_refused:
+                for line in self._lines:
+                    _print_outcome(*line)
+                self._lines.clear()
 
 
 def _failures(folder: SweepFolder, outcomes: Mapping[int, Outcome]) -> list[Failure]:
@@ -318,8 +356,7 @@ def _failures(folder: SweepFolder, outcomes: Mapping[int, Outcome]) -> list[Fail
                 folder.output / cell["cell"] for cell in cells if cell["task"] == number and cell["cell"]
             ]
             of_cells = failures(dict.fromkeys(paths))
-            error = last_error(Path(outcome.log)) if outcome.log and outcome.is_code else ""
-            whole = Failure(f"task {number:03d}", error or outcome.problem, outcome.log)
+            whole = Failure(f"task {number:03d}", outcome.reason, outcome.log)
             failed += of_cells if of_cells and outcome.is_code else [*of_cells, whole]
     return failed
 

@@ -5,10 +5,10 @@ It reads files alone, so that it works beside any launcher, and on a folder that
 
 import shlex
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -71,15 +71,11 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A sweep, or the cells of no sweep: a title, a line for each task, failures and the time left.
-
-    `without_maker` is how many cells wait, and nobody makes before the command is given again.
-    """
+    """A sweep, or the cells of no sweep: a title, a line for each task, failures and the time left."""
 
     title: str
     tasks: Sequence[TaskStatus]
     left: TimeLeft | None
-    without_maker: int = 0
 
     @property
     def counts(self) -> Counter[str]:
@@ -88,9 +84,8 @@ class SweepStatus:
 
     @property
     def is_over(self) -> bool:
-        """Whether no cell runs or waits for its turn."""
-        counts = self.counts
-        return not (counts[RUNNING] + counts[INTERRUPTED]) and counts[WAITING] == self.without_maker
+        """Whether no cell runs or waits."""
+        return not any(self.counts[state] for state in (RUNNING, WAITING, INTERRUPTED))
 
 
 def status(words: Sequence[str]) -> None:
@@ -188,11 +183,15 @@ def _unplanned(output: Path, planned: Collection[Path], *, is_needed: bool) -> d
 
 def _sweep(plan: SweepPlan, states: Sequence[CellState]) -> SweepStatus:
     by_task: dict[int | None, list[tuple[PlannedCell, CellState]]] = {number: [] for number in plan.tasks}
+    at_work = workers(plan.folder)
     for cell, state in zip(plan.cells, states, strict=True):
+        problem = plan.problems.get(cell.task) if cell.task is not None else None
+        if problem and state.state == WAITING and cell.task not in at_work:
+            state = replace(state, state=FAILED, error=problem)  # its task has ended without it
         by_task.setdefault(cell.task, []).append((cell, state))
     models = len({cell.model for cell in plan.cells})
     seeds = len({cell.training_seed for cell in plan.cells if not cell.is_base})
-    tasks, busy, at_work = list[TaskStatus](), list[bool](), workers(plan.folder)
+    tasks, busy = list[TaskStatus](), list[bool]()
     in_order = sorted(by_task.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
     for number, cells in in_order:
         labelled = [(state, _label(cell, models, seeds)) for cell, state in cells]
@@ -201,27 +200,7 @@ def _sweep(plan: SweepPlan, states: Sequence[CellState]) -> SweepStatus:
         busy.append(worker is not None or any(state.state == RUNNING for state, _ in labelled))
     about = f"{plan.launcher}, planned {plan.written.astimezone():%Y-%m-%d %H:%M}"
     title = f"{plan.folder}: python run.py {shlex.join(plan.command)} ({about})"
-    left = time_left([cells for _, cells in in_order], busy)
-    return SweepStatus(printable(title), tasks, left, _without_maker(plan, states))
-
-
-def _without_maker(plan: SweepPlan, states: Sequence[CellState]) -> int:
-    """How many of the base model's cells wait although all cells beside which they would be made failed."""
-    beside: dict[tuple[str, str], list[tuple[PlannedCell, bool]]] = defaultdict(list)
-    for cell, state in zip(plan.cells, states, strict=True):
-        if not cell.is_base:
-            beside[cell.model, cell.reference].append((cell, state.state in (FAILED, DAMAGED)))
-    count = 0
-    for base, state in zip(plan.cells, states, strict=True):
-        if base.is_base and state.state == WAITING:
-            sampling = {name: text for name, text in base.settings.items() if name != "tau"}.items()
-            of_makers = [
-                is_failed
-                for cell, is_failed in beside[base.model, base.reference]
-                if sampling <= cell.settings.items()
-            ]
-            count += bool(of_makers) and all(of_makers)
-    return count
+    return SweepStatus(printable(title), tasks, time_left([cells for _, cells in in_order], busy))
 
 
 def _label(cell: PlannedCell, models: int, seeds: int) -> str:
@@ -336,8 +315,15 @@ def _clock(time: datetime) -> str:
 
 def _ending(sweep: SweepStatus) -> Iterator[str]:
     """The failures, and the sum of all tasks."""
+    for task in sweep.tasks:
+        not_begun = Counter(cell.error for cell, _ in task.cells if cell.state == FAILED and not cell.about)
+        for error, count in not_begun.items():
+            yield printable(f"failed: {amount(count, 'cell')} of {task.name}, not begun: {error}")
     failures = [
-        (cell, label) for task in sweep.tasks for cell, label in task.cells if cell.state in (FAILED, DAMAGED)
+        (cell, label)
+        for task in sweep.tasks
+        for cell, label in task.cells
+        if cell.state == DAMAGED or (cell.state == FAILED and cell.about)
     ]
     for cell, label in failures[:MOST_FAILURES]:
         log = f"; log: {cell.log}" if cell.log else ""

@@ -9,8 +9,9 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ Place = tuple[str, int, Path]
 """Where a cell is: the name of its reference or of a probe's unit, its training seed, its folder."""
 VARIABLE = SWEEP_FOLDER
 PLAN_LOCK = ".plan.lock"
+HYDRA = ".sweep"
+"""The folder in `output=` where Hydra stores a sweep's settings: see `conf/config.yaml`."""
 SUBMITTED = "submitted.json"
 """In a sweep's folder: {task: job of Slurm}."""
 
@@ -168,18 +171,24 @@ class SweepFolder:
                 return self.read()
         return {}
 
-    def undo(self) -> Callable[[], None]:
-        """What puts the folder back to how it is now: for a command that is refused before any task starts.
+    def undo(self) -> Callable[[Collection[Path]], None]:
+        """What puts the folder back to how it is now: for a command of which nothing has run.
 
-        It leaves a folder in which another command of the same sweep has begun meanwhile.
+        It also deletes files that the command's own tasks have left, if it is told of them. It leaves a
+        folder in which another command of the same sweep has begun meanwhile.
         """
         root, before = existing_part(self.path), {*self.path.rglob("*")}
+        of_hydra = self.output / HYDRA
+        is_new = not of_hydra.exists()
         plan = (self.path / PLAN).read_bytes() if (self.path / PLAN).exists() else b""
 
-        def put_back() -> None:
+        def put_back(of_tasks: Collection[Path] = ()) -> None:
             new = [path for path in self.path.rglob("*") if path not in before]
-            if any(path.suffix in (".lock", ".log") or path.name == SUBMITTED for path in new):
+            foreign = [path for path in new if path not in of_tasks]
+            if any(path.suffix in (".lock", ".log") or path.name == SUBMITTED for path in foreign):
                 return
+            if is_new:
+                shutil.rmtree(of_hydra, ignore_errors=True)
             for path in sorted(new, reverse=True):  # what is in a folder comes before the folder
                 (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
             if plan:
@@ -197,6 +206,15 @@ class SweepFolder:
         if path := os.environ.get("PYTHONPATH"):
             variables.append(f"export PYTHONPATH={shlex.quote(path)}")
         return "\n".join([f"cd {shlex.quote(os.getcwd())}", *variables, *lines, ""])
+
+    def ended(self, task: int, problem: str) -> None:
+        """Store that a task has ended with a problem: no process makes the rest of its cells."""
+        with locked(self.path / PLAN_LOCK):
+            if plan := self.read():
+                for entry in plan["tasks"]:
+                    if entry["number"] == task:
+                        entry["problem"] = problem
+                write_json(self.path / PLAN, plan)
 
     def read(self) -> dict[str, Any]:
         """The plan, with the folders of the cells to which a process has come; empty if there is none.

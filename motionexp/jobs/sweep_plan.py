@@ -52,6 +52,7 @@ class SweepPlan:
         launcher: that runs its tasks.
         written: when it was planned.
         tasks: their numbers.
+        problems: {number of a task: the problem with which it has ended}.
         cells: of all tasks.
     """
 
@@ -60,6 +61,7 @@ class SweepPlan:
     launcher: str
     written: datetime
     tasks: tuple[int, ...]
+    problems: Mapping[int, str]
     cells: tuple[PlannedCell, ...]
 
 
@@ -102,6 +104,7 @@ def read_plan(path: Path) -> SweepPlan:
             _text(content["launcher"]),
             written if written.tzinfo else written.replace(tzinfo=UTC),
             tuple(int(task["number"]) for task in content["tasks"]),
+            {int(t["number"]): _text(t["problem"]) for t in content["tasks"] if "problem" in t},
             tuple(_cells(content["cells"], output)),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -154,25 +154,20 @@ def test_cells_of_no_plan_are_no_cells_of_a_sweep(tmp_path, capsys):
     assert line.startswith("shapes/tiny_latte  0 of 1 done  running  tau=700 reference-8: ")
 
 
-def test_a_watch_does_not_wait_for_a_base_model_s_cell_whose_trainings_failed(tmp_path, capsys):
-    def cells(*settings):
-        return [planned(0, 0, **{"steps": steps, "tau": tau}) for steps, tau in settings]
-
-    base = planned(1, 0, is_base=True, steps="4") | {"reference": "reference-0"}
+def test_what_a_task_with_a_problem_has_not_made_waits_no_more(tmp_path, capsys):
     write_cell(tmp_path, 0, "failed", error="the loss is nan")
-    write_plan(tmp_path, [*cells(("4", "0"), ("4", "700")), base])
-    (sweep,) = read_sweeps(tmp_path)
-    assert sweep.is_over
-    assert printed(tmp_path, capsys)[-1] == "3 cells: 2 failed, 1 waiting"
-    # Another job is still to come to it; a job of other sampling steps is not.
-    others = {("4", "300"): False, ("8", "300"): True}
-    for (steps, tau), is_over in others.items():
-        shutil.rmtree(tmp_path / "sweeps")
-        failed_or_waiting = planned(2, 0, steps=steps, tau=tau) | {"reference": "reference-0"}
-        write_plan(tmp_path, [*cells(("4", "0")), failed_or_waiting, base])
-        (sweep,) = read_sweeps(tmp_path)
-        assert (sweep.without_maker == 1) == is_over
-        assert not sweep.is_over  # for the other cell waits too
+    write_cell(tmp_path, 3, "done")
+    cells = [planned(0, 0), planned(1, 0, is_base=True), planned(2, 0), planned(3, 0), planned(4, 1)]
+    tasks = [{"number": number, "commands": [], "seconds": None} for number in range(2)]
+    folder = write_plan(tmp_path, cells, tasks=[tasks[0] | {"problem": "no such\ntoken"}, tasks[1]]).parent
+    _, first, second, not_begun, failed, total = printed(tmp_path, capsys)
+    assert first == "task 0  1 of 4 done, 3 failed  failed"
+    assert second == "task 1  0 of 1 done  waiting"
+    assert not_begun == "failed: 2 cells of task 0, not begun: no such\\ntoken"
+    assert "reference-0: the loss is nan; cell: " in failed
+    assert total.startswith("5 cells: 1 done, 3 failed, 1 waiting; about ")
+    with working_on(folder, 0):  # somebody runs its script
+        assert read_sweeps(tmp_path)[0].counts == {"done": 1, "failed": 1, "waiting": 3}
 
 
 def test_a_cell_of_the_base_model_takes_what_those_before_it_took(tmp_path):

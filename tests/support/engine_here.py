@@ -1,6 +1,7 @@
 """An engine of launchers that starts no process."""
 
 import os
+from contextlib import redirect_stderr
 
 from motionexp.jobs.outcomes import Outcome
 from motionexp.jobs.sweep_folder import VARIABLE
@@ -21,11 +22,13 @@ class EngineHere:
         for task in tasks:
             self.order.append(task.number)
             os.environ[VARIABLE] = str(folder.path)
+            log = folder.log(task)
             try:
-                code = work(task.commands)
+                with log.open("a") as output, redirect_stderr(output):
+                    code = work(task.commands)
             finally:
                 del os.environ[VARIABLE]
-            on_end(task, Outcome.of_code(code, ""))
+            on_end(task, Outcome.of_code(code, str(log)))
 
     def close(self):
         pass
