@@ -70,7 +70,7 @@ report: .venv/installed ## the published results as pages in outputs/report/: vi
 	$(PYTHON) -m motionexp.scripts.published_report
 
 # In the order in which they were run: tau_selection chose what tau runs.
-REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate any-lora tuned-baseline-search tuned-baseline fewer-steps rank-over-t shift flow-matching
+REPRODUCED := tau_selection tau tau-again comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate any-lora tuned-baseline-search tuned-baseline fewer-steps rank-over-t shift flow-matching
 
 # Without --quiet, with which mkdocs counts no warning as one, so that a broken link passes.
 docs: .venv/installed ## the documentation as a site, into site/ (10 s; its search needs a web server)

@@ -24,7 +24,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 # The reader's order: tuning, its settings, probes, instruments, speed. A file that is not named comes last.
 ORDER = (
-    *("tau", "tau-again", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
+    *("tau-again", "tau", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
     *(
         "window",
         "soft-window",

@@ -47,7 +47,7 @@ SECTIONS = (
         "Motion against leakage",
         ("tau-settings", *(f"tau-settings-{model}" for model in MODELS[1:])),
         "Motion against background leakage of each setting, tiny_latte first.",
-        ("tau", "comparison", "contrast", "edit-kinds", "models"),
+        ("tau-again", "tau", "comparison", "contrast", "edit-kinds", "models"),
     ),
     Section(
         "When motion and appearance are set",
