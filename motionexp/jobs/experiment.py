@@ -282,8 +282,8 @@ def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides:
     if not any(setting.base for setting in layout.settings.values()):
         return
     for cfg in jobs:
-        # Not known before the run, and no reason to refuse it.
-        unknown = {"metric"} | ({"precision"} if cfg.precision == "auto" else set())
+        # Not known before the run, or several in a job, and no reason to refuse it.
+        unknown = {"metric", "edit_kind"} | ({"precision"} if cfg.precision == "auto" else set())
         select = {key: value for key, value in layout.select.items() if key not in unknown}
         row = _row_of(cfg)
         if not (matches(row, select) and has_setting(row, layout)):

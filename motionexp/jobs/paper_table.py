@@ -11,7 +11,7 @@ from motionexp.config.ids import adapter_id
 from motionexp.config.sampling import is_guided
 from motionexp.config.schema import JobConfig
 from motionexp.data.select import make_reader, subjects_of
-from motionexp.jobs.sweeps import as_text, in_a_line, settings_of
+from motionexp.jobs.sweeps import OF_METHOD, as_text, in_a_line, settings_of
 from motionexp.results.layout import Group, Layout, Setting, TableLayout
 from motionexp.results.selection import SAMPLED, TRAINED
 
@@ -63,9 +63,11 @@ def _settings(jobs: Sequence[JobConfig]) -> list[Setting]:
     for cfg, differs in zip(jobs, settings_of(jobs)[1], strict=True):
         names = ("tau", *SAMPLED) if cfg.tau == 1000 else ("method", "tau", *TRAINED, *SAMPLED)
         text = as_text(cfg)
-        labelled = {key: differs[key] for key in differs if key in names} or {"tau": text["tau"]}
+        arguments = {key: differs[key] for key in differs if key.startswith(OF_METHOD)}
+        labelled = {key: differs[key] for key in differs if key in names} | arguments
+        labelled = labelled or {"tau": text["tau"]}
         method = "base" if cfg.tau == 1000 else text["method"]
-        select = {key: text[key] for key in names} | {"method": method, "model": cfg.model.name}
+        select = {key: text[key] for key in names} | {"method": method, "model": cfg.model.name} | arguments
         select["reference"] = "|".join(subjects_of(cfg)[0])
         select["seed"] = "|".join(map(str, range(cfg.seeds)))  # of a row: which of its edit's samples it is
         if cfg.edit_kinds is not None:

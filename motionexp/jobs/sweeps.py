@@ -19,6 +19,8 @@ from motionexp.jobs.cell import read_fit_record
 from motionexp.results.layout import Layout
 
 MODEL = "model="
+OF_METHOD = "method."
+"""What the names of a method's own arguments begin with."""
 NOT_IN_LINES = ("plugins", "hydra")  # either would let a file of settings run other code
 KEY = re.compile(r"\+{0,2}[A-Za-z]\w*(\.\w+)*")
 
@@ -185,12 +187,36 @@ def in_a_line(settings: Mapping[str, str]) -> str:
 
 
 def settings_of(jobs: Sequence[JobConfig]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The listed settings that all jobs share, and of each job the settings in which they differ, as text."""
+    """The listed settings that all jobs share, and of each job the settings in which they differ, as text.
+
+    Of a method's own arguments, method.NAME, a job has those in which the jobs of this method differ.
+    """
     plain = [as_text(cfg) for cfg in jobs]
     differ = [name for name in plain[0] if len({texts[name] for texts in plain}) > 1]
     listed = names_in(JobConfig, lambda about: about.listed)
     same = {name: plain[0][name] for name in listed if name not in differ and name in plain[0]}
-    return same, [{name: texts[name] for name in differ} for texts in plain]
+    differences = [{name: texts[name] for name in differ} for texts in plain]
+    return same, [of_job | more for of_job, more in zip(differences, _arguments(jobs), strict=True)]
+
+
+def _arguments(jobs: Sequence[JobConfig]) -> list[dict[str, str]]:
+    """{method.NAME: text} of each job, without arguments that are settings of the job too, as rank."""
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    arguments = []
+    for cfg in jobs:
+        method = {} if cfg.tau == 1000 else cfg.method
+        names = method.keys() - {"_target_", *JobConfig.__dataclass_fields__}
+        arguments.append({name: _text(method[name]) for name in method if name in names})
+        for name, text in arguments[-1].items():
+            values[method_name(cfg.method), name].add(text)
+    return [
+        {
+            f"{OF_METHOD}{name}": text
+            for name, text in of_job.items()
+            if len(values[method_name(cfg.method), name]) > 1
+        }
+        for cfg, of_job in zip(jobs, arguments, strict=True)
+    ]
 
 
 def as_text(cfg: JobConfig) -> dict[str, str]:
@@ -202,4 +228,8 @@ def as_text(cfg: JobConfig) -> dict[str, str]:
     )
     if isinstance(cfg.references, list):
         values["references"] = len(cfg.references)
-    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

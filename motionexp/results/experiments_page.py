@@ -22,7 +22,8 @@ WIDTH = 118
 NOT_RUN = "Not run yet."
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
-# The reader's order: tuning, its settings, probes, instruments, speed. A file that is not named comes last.
+# The reader's order: tuning, its settings, other methods, probes, instruments, speed. A file that is not
+# named comes last.
 ORDER = (
     *("tau-again", "tau", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
     *(
@@ -45,6 +46,7 @@ ORDER = (
         "rank-over-t",
         "flow-matching",
     ),
+    *("method-search", "method-search-guidance", "windowed-methods", "vmc", "ditflow"),
     *("probe-tampering", "probe-motion", "probe-guidance", "shift", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )

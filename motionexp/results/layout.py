@@ -234,6 +234,9 @@ class Layout:
 
     `references` names a subset of the references, or one for each model (other models then take all): a line
     of `sweep` names it as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`.
+    `chosen` has settings that another experiment chooses, {method: {setting: value}}: lines and selections
+    name one as `${chosen.METHOD.SETTING}`, so that it stands in one place.
+
     Without `columns` a layout has those of `standard_columns`. `report` names a function of layout and output
     folder that prints what no table of samples shows. `pictures` are PNG files below the outputs; they are
     published into a folder with the name of the rows' file, without its suffix.
@@ -259,6 +262,7 @@ class Layout:
     paper: list[str] = field(default_factory=list)
     allow_mixed: list[str] = field(default_factory=list)
     references: Any = ""
+    chosen: dict[str, dict[str, str]] = field(default_factory=dict)
     report: str = ""
     figures: list[FigureLayout] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)

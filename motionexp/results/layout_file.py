@@ -30,6 +30,8 @@ from motionexp.results.layout import (
     standard_columns,
 )
 
+NAMED = re.compile(r"\$\{(?:references|chosen)\b[^}]*\}")
+
 
 def read_layout(path: Path) -> Layout:
     """The layout of an experiments/*.yaml file, a copy of its own.
@@ -50,7 +52,7 @@ def _read(path: Path, state: tuple[int, ...]) -> Layout:
     """The layout of a file in this state. Programs read all of them several times, 0.1 s each."""
     # 1. Keys and lines, before OmegaConf, which stops at the first fault.
     try:
-        plain = _with_references(read_yaml(path))
+        plain = _with_names(read_yaml(path))
         problems = [*_key_problems(plain, Layout, ""), *_line_problems(plain)]
         merged = OmegaConf.merge(OmegaConf.structured(Layout), {} if problems else as_values(plain))
         layout = None if problems else OmegaConf.to_object(merged)
@@ -68,17 +70,21 @@ def _read(path: Path, state: tuple[int, ...]) -> Layout:
     raise InputError(f"{path}: " + "; ".join(problems))
 
 
-def _with_references(plain: Any) -> Any:
-    """A file's content with its `references` where a text has `${references}` or `${references.MODEL}`.
+def _with_names(plain: Any) -> Any:
+    """A file's content with its `references` and `chosen` where a text names them.
 
-    Nothing else is replaced: a file reads neither the environment nor other settings.
+    They are named as `${references}`, `${references.MODEL}` and `${chosen.METHOD.SETTING}`. Nothing else is
+    replaced: a file reads neither the environment nor other settings.
     """
     if not isinstance(plain, dict):
         raise ValueError("it is no mapping with keys such as question: and sweep:")
-    references = plain.get("references")
+    references, chosen = plain.get("references"), plain.get("chosen")
     named = references if isinstance(references, dict) else {}
     texts = {f"${{references.{model}}}": str(names) for model, names in named.items()}
     texts |= {"${references}": references} if isinstance(references, str) else {}
+    for method, settings in (chosen if isinstance(chosen, dict) else {}).items():
+        for name, value in (settings if isinstance(settings, dict) else {}).items():
+            texts[f"${{chosen.{method}.{name}}}"] = str(value)
 
     def replaced(value: Any) -> Any:
         if isinstance(value, dict):
@@ -87,9 +93,10 @@ def _with_references(plain: Any) -> Any:
             return [replaced(item) for item in value]
         if not isinstance(value, str):
             return value
-        if unknown := [match for match in re.findall(r"\$\{references[^}]*\}", value) if match not in texts]:
-            raise ValueError(f"{unknown[0]}: `references` has no such entry")
-        return re.sub(r"\$\{references[^}]*\}", lambda match: texts[match[0]], value)
+        if unknown := [match for match in NAMED.findall(value) if match not in texts]:
+            key = unknown[0].removeprefix("${").partition(".")[0].removesuffix("}")
+            raise ValueError(f"{unknown[0]}: `{key}` has no such entry")
+        return NAMED.sub(lambda match: texts[match[0]], value)
 
     return replaced(plain)
 

@@ -5,7 +5,12 @@ import pytest
 
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import edited
-from motionexp.data.shapes.splits import CaptionedReferences, DiTFlowPrompts, ShapesReferences
+from motionexp.data.shapes.splits import (
+    CaptionedReferences,
+    DiTFlowPrompts,
+    ShapesReferences,
+    SimplifiedCaptions,
+)
 from motionexp.data.shapes.variants import other_motions
 from motionexp.errors import InputError
 
@@ -99,6 +104,24 @@ def test_only_the_motion_words_of_motions_without_caption_change():
             assert any(phrase in new.caption for phrase in grammar.OBJECT_PHRASES.values())
             assert new.caption != old.caption
     assert changed == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("21-wander-violet-moon", "a moon is moving"),
+        ("55-circle-clockwise-pink-star", "a star circles clockwise"),
+        ("poster-67-zigzag-red-circle", "a circle is moving"),
+    ],
+)
+def test_a_simplified_caption_names_shape_and_motion_and_edits_stay_whole(name, caption):
+    whole, simple = ShapesReferences("benchmark").read(name), SimplifiedCaptions("benchmark").read(name)
+    assert simple.caption == caption
+    assert simple.edits == whole.edits
+    assert np.array_equal(simple.frames, whole.frames)
+    assert simple.strata == {**whole.strata, "captions": "simplified"}
+    # Another caption makes another adapter.
+    assert simple.content_hash != whole.content_hash
 
 
 def test_ditflows_prompts_are_the_caption_another_subject_and_another_scene():

@@ -34,6 +34,10 @@ COLUMNS = {
 }
 
 
+DISTANCES = ("cosine", "l2", "authors_code")
+OF_VMC = "tau=0 projections=['q', 'k', 'v'] train_steps=400 learning_rate=0.0001 inverted_noise=1"
+
+
 @pytest.fixture(scope="module")
 def tgve(tmp_path_factory) -> Iterator[str]:
     """The benchmark with 32 frames of each video: a job counts the frames of all videos several times."""
@@ -113,6 +117,20 @@ def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
             "latte",
             ["projections=['v', 'o']", "projections=['q', 'k', 'v', 'o']"],
             "motion attention, v, o",
+        ),
+        (
+            "vmc",
+            "latte",
+            [
+                "tau=1000",
+                *(
+                    f"method=vmc {OF_VMC} method.residuals={residuals} method.distance={distance}"
+                    for residuals, distances in (("noise", DISTANCES), ("frames", DISTANCES[:2]))
+                    for distance in distances
+                ),
+                f"method=full_rank {OF_VMC}",
+            ],
+            "VMC, cosine, whole, 400",
         ),
     ],
 )

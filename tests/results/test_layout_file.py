@@ -60,6 +60,9 @@ def test_a_figure_that_cannot_be_drawn_is_refused(figure, named, tmp_path):
         ("{title: motion-dominant,", "{title: b}, {title: b}, {title: c,", "title b"),
         (SELECT, f"{SELECT}\nreferences: [r0, r1]", "'r0', 'r1'"),
         (SELECT, f"{SELECT}\nreferences: {{latte: r0}}", "references .*latte"),
+        (SELECT, f"{SELECT}\nchosen: {{lora: 5}}", "chosen lora: is 5 "),
+        ('rank: "16"', 'rank: "${chosen.lora.rank}"', r"chosen\.lora\.rank\}: `chosen` has no"),
+        ('rank: "16"', 'rank: "${references.lora}"', r"references\.lora\}: `references` has no"),
         ("default: four", "notes: [a: b]", "notes 1: .*{'a': 'b'}"),
         ("default: four", f"{EQUAL_LEAKAGE} curves: [], against: []}}", "`curves`"),
         ("default: four", f"{EQUAL_LEAKAGE} curves: [four], against: [one]}}", "setting one"),
@@ -110,3 +113,14 @@ def test_an_experiment_states_its_decision_its_margin_its_n_and_its_claims(tmp_p
     assert (layout.decision, layout.margin, layout.n) == ("Dominance.", 0.05, 24)
     (difference,) = layout.claims[0].differences
     assert (difference.ours, difference.expected) == ("four", {"motion": "equal"})
+
+
+def test_a_chosen_value_stands_in_one_place(tmp_path):
+    text = RANK_LAYOUT.replace('rank: "16"', 'rank: "${chosen.lora.rank}"')
+    text = text.replace("rank=1,4", "rank=1,${chosen.lora.rank}")
+    path = tmp_path / "mine.yaml"
+    path.write_text(f'{text}chosen: {{lora: {{rank: "2"}}}}\n', encoding="utf-8")
+    layout = read_layout(path)
+    assert any("rank=1,2" in line for line in layout.sweep)
+    assert layout.settings["sixteen"].select["rank"] == "2"
+    assert "${" not in str(layout)

@@ -66,13 +66,14 @@ def motion_stratum(motion: str) -> str:
     return next(stratum for stratum, motions in STRATA.items() if motion in motions)
 
 
-UNNAMED = ("", "colour")
-"""What captions may leave out: nothing, or the words for colours of objects."""
+UNNAMED = ("", "colour", "appearance")
+"""What captions may leave out: nothing, the words for colours of objects, or all appearance but the shape."""
 
 
 def object_phrase(colour: str, surface: str, shape: str) -> str:
     """Return e.g. "an orange striped star"; without a colour "a striped star"."""
-    return f"{'an' if colour[:1] in [*'aeiou'] else 'a'} {colour + ' ' if colour else ''}{surface} {shape}"
+    words = [word for word in (colour, surface, shape) if word]
+    return " ".join(["an" if words[0][:1] in [*"aeiou"] else "a", *words])
 
 
 def caption(
@@ -89,8 +90,9 @@ def caption(
     """
     clauses, camera = [], ""
     for thing in things:
-        colour = "" if unnamed == "colour" else thing["colour"]
-        words = [object_phrase(colour, thing["surface"], thing["shape"])]
+        colour = "" if unnamed else thing["colour"]
+        surface = "" if unnamed == "appearance" else thing["surface"]
+        words = [object_phrase(colour, surface, thing["shape"])]
         if not still:
             # One camera moves for both objects, so that its phrase comes once, at the end.
             camera = camera or CAMERA_PHRASES.get(thing["motion"], "")
@@ -98,7 +100,10 @@ def caption(
                 words.append(OBJECT_PHRASES.get(thing["motion"], GENERIC_PHRASE))
         clauses.append(" ".join(words))
     poster = "a poster of" if contrast == "appearance-dominant" else ""
-    return " ".join(filter(None, (poster, " and ".join(clauses), f"on {background}", camera)))
+    ground = f"on {background}"
+    if unnamed == "appearance":
+        poster = ground = ""
+    return " ".join(filter(None, (poster, " and ".join(clauses), ground, camera)))
 
 
 def vocabulary() -> list[str]:

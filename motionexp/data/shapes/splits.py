@@ -120,7 +120,8 @@ class ShapesReferences:
         appearances: number of appearances in which an adapter sees a reference's motion: the reference, and
             one extra reference for each further appearance. More than one is written into the strata.
         chroma: factor of the objects' colour contrast. Another one than 1 is written into the strata.
-        unnamed: ``colour``: captions have no words for the objects' colours; written into the strata.
+        unnamed: what all captions leave out, ``colour``: the objects' colours, or ``appearance``: all but
+            shapes and motions; written into the strata.
     """
 
     suite: ClassVar = "shapes"
@@ -138,7 +139,9 @@ class ShapesReferences:
         if not 0 < self.chroma <= MOST_CHROMA:
             raise InputError(f"data.chroma={self.chroma}: a number above 0 and at most {MOST_CHROMA:g}")
         if self.unnamed not in grammar.UNNAMED:
-            raise InputError(f"data.unnamed={self.unnamed}: colour; leave it out for whole captions")
+            raise InputError(
+                f"data.unnamed={self.unnamed}: colour or appearance; leave it out for whole captions"
+            )
 
     def names(self) -> list[str]:
         """Return the references' names in their fixed order."""
@@ -217,6 +220,24 @@ class CaptionedReferences(ShapesReferences):
         if edits == reference.edits:
             return reference
         return replace(reference, edits=edits, strata={**reference.strata, "captions": "captioned"})
+
+
+class SimplifiedCaptions(ShapesReferences):
+    """`ShapesReferences` whose own captions, which adapters are trained with, name no appearance but shapes.
+
+    VMC (arXiv 2312.00845, section 4) calls such a caption an appearance-invariant prompt: it does not name
+    the background. The captions of edits stay whole. References have the stratum ``captions: simplified``.
+
+    Args:
+        split: ``tuning`` or ``benchmark``.
+    """
+
+    def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
+        """Render one reference with its own caption simplified."""
+        reference = super().read(name, frames, height, width)
+        assert isinstance(reference.truth, Scene)
+        caption = replace(reference.truth, unnamed="appearance").caption
+        return replace(reference, caption=caption, strata={**reference.strata, "captions": "simplified"})
 
 
 class DiTFlowPrompts(ShapesReferences):

@@ -76,6 +76,13 @@ def test_captions_leave_out_the_words_for_colours_alone():
     assert np.array_equal(whole.frames, bare.frames)
 
 
+def test_captions_without_appearance_have_shapes_and_motions_alone():
+    bare = ShapesReferences(unnamed="appearance").read("01-wander-cyan-square")
+    assert bare.caption == "a square is moving"
+    assert {edit.kind: edit.caption for edit in bare.edits}["style"] == bare.caption
+    assert bare.strata["unnamed"] == "appearance"
+
+
 @pytest.mark.parametrize("wrong", [{"chroma": 0.0}, {"chroma": 3.0}, {"unnamed": "shape"}])
 def test_another_world_than_there_is_is_an_error(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
