@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
-from motionexp.config.job_settings import base_settings, is_base_job, makes_base
+from motionexp.config.job_settings import base_settings
 from motionexp.config.metrics import check_metrics
 from motionexp.config.ranks import too_many_devices
 from motionexp.config.run_settings import RunSettings
@@ -115,7 +115,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders, backbone.schedule),
     )
     # 6. The base model, to which every table compares.
-    return replace(plan, base=_base_plan(cfg, plan, folders))
+    return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
 
 
 def _tuned_window(
@@ -151,8 +151,8 @@ def gpu_problem(cfg: JobConfig, device: torch.device) -> str:
 
 
 def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
-    """The plan of `tau=1000` with the job's other settings; None where the job makes nothing beside it."""
-    if not makes_base(cfg) or plan.window.low == 1000:  # of a stored adapter
+    """The plan of `tau=1000` with the job's other settings; None where the job is that, or probes."""
+    if plan.probe is not None or plan.window.low == 1000:
         return None
     base = base_settings(cfg)
     window, logged = Window(1000), RunSettings.of(base)
@@ -187,7 +187,7 @@ def _guidance_cost(
 def _as_yaml(cfg: JobConfig) -> str:
     """All settings as YAML; without those of tuning for the base model, which jobs of any tuning share."""
     settings = asdict(cfg)
-    if is_base_job(cfg):
+    if (cfg.tau, cfg.adapter, cfg.probe) == (1000, None, None):
         settings = {name: value for name, value in settings.items() if name not in ("method", *TRAINED)}
     return OmegaConf.to_yaml(OmegaConf.create(as_values(settings)), resolve=True)
 
